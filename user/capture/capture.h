@@ -1,0 +1,24 @@
+/* Capture: what only a stopped target can tell: page contents, the payload of pipes. */
+#ifndef BCR_CAPTURE_CAPTURE_H
+#define BCR_CAPTURE_CAPTURE_H
+
+#include "image/image.h"
+#include "model/model.h"
+
+/*
+ * Adjusts registers of threads stopped inside a system call to what the image must hold
+ * (docs/kernel.md, "Interrupted calls"): rewound calls, restart blocks kept in thread.restart.
+ */
+void capture_fix_syscalls(struct model *m);
+
+/*
+ * Copies every present page that a restore cannot get elsewhere into the set, and fills mm.pages and shmem.pages.
+ * `progress` (may be NULL) is called with bytes done and bytes in all.
+ */
+int capture_memory(struct model *m, struct image_set *set, struct dump_stats *stats,
+		   void (*progress)(uint64_t done, uint64_t all));
+
+/* Pipe contents and whatever else kinds have to read from the stopped target. */
+int capture_files(struct model *m);
+
+#endif

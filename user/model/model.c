@@ -1,0 +1,152 @@
+/* The model's containers: creation, lookup, destruction. */
+#include "model/model.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct model *model_create(void)
+{
+	return calloc(1, sizeof(struct model));
+}
+
+uint32_t model_new_id(struct model *m)
+{
+	return ++m->next_id;
+}
+
+/*
+ * Ids are handed out in ascending order and images mostly list them so: the object with the highest id is the
+ * last one, and a binary search finds the others. Images in another order are sorted by the loader's insertion.
+ */
+#define DEFINE_OBJECTS(noun, vec)                                                                  \
+	struct noun *model_find_##noun(const struct model *m, uint32_t id)                         \
+	{                                                                                          \
+		size_t lo = 0, hi = m->vec.nr;                                                     \
+                                                                                                   \
+		while (lo < hi) {                                                                  \
+			size_t mid = lo + (hi - lo) / 2;                                           \
+                                                                                                   \
+			if (m->vec.v[mid]->id < id)                                                \
+				lo = mid + 1;                                                      \
+			else                                                                       \
+				hi = mid;                                                          \
+		}                                                                                  \
+		return lo < m->vec.nr && m->vec.v[lo]->id == id ? m->vec.v[lo] : NULL;             \
+	}                                                                                          \
+                                                                                                   \
+	struct noun *model_add_##noun(struct model *m, uint32_t id)                                \
+	{                                                                                          \
+		struct noun *o = calloc(1, sizeof(*o));                                            \
+                                                                                                   \
+		if (!o || VEC_PUSH(&m->vec, o)) {                                                  \
+			free(o);                                                                   \
+			return NULL;                                                               \
+		}                                                                                  \
+		o->id = id ? id : model_new_id(m);                                                 \
+		if (o->id > m->next_id)                                                            \
+			m->next_id = o->id;                                                        \
+		size_t at = m->vec.nr - 1;                                                         \
+		while (at && m->vec.v[at - 1]->id > o->id) {                                       \
+			m->vec.v[at] = m->vec.v[at - 1];                                           \
+			at--;                                                                      \
+		}                                                                                  \
+		m->vec.v[at] = o;                                                                  \
+		return o;                                                                          \
+	}
+
+DEFINE_OBJECTS(mm, mms)
+DEFINE_OBJECTS(shmem, shmems)
+DEFINE_OBJECTS(fs, fss)
+DEFINE_OBJECTS(fdtable, fdtables)
+DEFINE_OBJECTS(file, files)
+DEFINE_OBJECTS(pipe, pipes)
+DEFINE_OBJECTS(tty, ttys)
+
+struct task *model_find_task(const struct model *m, pid_t pid)
+{
+	VEC_FOREACH(t, &m->tasks) {
+		if (t->pid == pid)
+			return t;
+	}
+	return NULL;
+}
+
+struct task *model_root(const struct model *m)
+{
+	assert(m->tasks.nr > 0);
+	return &m->tasks.v[0];
+}
+
+size_t model_nr_threads(const struct model *m)
+{
+	size_t nr = 0;
+
+	VEC_FOREACH(t, &m->tasks)
+		nr += t->threads.nr;
+	return nr;
+}
+
+static void thread_deinit(struct thread *th)
+{
+	free(th->cpu.fpu.xsave);
+	VEC_FREE(&th->pending);
+	VEC_FREE(&th->creds.groups);
+}
+
+static void task_deinit(struct task *t)
+{
+	VEC_FOREACH(th, &t->threads)
+		thread_deinit(th);
+	VEC_FREE(&t->threads);
+	VEC_FREE(&t->pending);
+	VEC_FREE(&t->timers);
+}
+
+static void file_destroy(struct file *f)
+{
+	if (f->type == FILE_EPOLL)
+		VEC_FREE(&f->epoll.items);
+	free(f->path);
+	free(f);
+}
+
+void model_destroy(struct model *m)
+{
+	if (!m)
+		return;
+	VEC_FOREACH(t, &m->tasks)
+		task_deinit(t);
+	VEC_FOREACH(mm, &m->mms) {
+		VEC_FREE(&(*mm)->auxv);
+		VEC_FREE(&(*mm)->vmas);
+		VEC_FREE(&(*mm)->pages);
+		free(*mm);
+	}
+	VEC_FOREACH(s, &m->shmems) {
+		VEC_FREE(&(*s)->pages);
+		free(*s);
+	}
+	VEC_FOREACH(fs, &m->fss)
+		free(*fs);
+	VEC_FOREACH(t, &m->fdtables) {
+		VEC_FREE(&(*t)->fds);
+		free(*t);
+	}
+	VEC_FOREACH(f, &m->files)
+		file_destroy(*f);
+	VEC_FOREACH(p, &m->pipes) {
+		free((*p)->data);
+		free(*p);
+	}
+	VEC_FOREACH(t, &m->ttys)
+		free(*t);
+	VEC_FREE(&m->tasks);
+	VEC_FREE(&m->mms);
+	VEC_FREE(&m->shmems);
+	VEC_FREE(&m->fss);
+	VEC_FREE(&m->fdtables);
+	VEC_FREE(&m->files);
+	VEC_FREE(&m->pipes);
+	VEC_FREE(&m->ttys);
+	free(m);
+}

@@ -1,0 +1,402 @@
+/*
+ * The model: a process tree as plain data. Dump fills it from the kernel, restore fills it from images.
+ * No system calls, no protobuf, no BPF, no pointers into other processes. Objects name each other by small ids.
+ */
+#ifndef BCR_MODEL_MODEL_H
+#define BCR_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/vec.h"
+#include "model/cpu-x86_64.h"
+
+/* An address in the target: an integer, so that the compiler catches a local dereference. */
+typedef uint64_t taddr_t;
+
+enum { MODEL_PAGE_SIZE = 4096, MODEL_NSIG = 64, MODEL_NR_RLIMITS = 16, MODEL_COMM_LEN = 16 };
+
+/* Kernel siginfo as PTRACE_PEEKSIGINFO gives it (siginfo_t, 128 bytes). */
+struct siginfo_raw {
+	uint8_t bytes[128];
+};
+
+struct sigaction_raw {
+	uint64_t handler; /* SIG_DFL 0, SIG_IGN 1, or an address in the target */
+	uint64_t flags;
+	taddr_t restorer;
+	uint64_t mask;
+};
+
+struct creds {
+	uint32_t uid, gid, euid, egid, suid, sgid, fsuid, fsgid;
+	uint64_t cap_inh, cap_prm, cap_eff, cap_bnd, cap_amb;
+	uint32_t securebits;
+	bool no_new_privs;
+	VEC(uint32_t) groups; /* supplementary, in the kernel's order (sorted) */
+};
+
+/*
+ * A system call that the stop interrupted and that the kernel would continue by restart_syscall(2).
+ * Restored by issuing it again with the remaining time (docs/kernel.md, "Interrupted calls").
+ */
+enum restart_kind {
+	RESTART_NONE,
+	RESTART_NANOSLEEP, /* nanosleep, clock_nanosleep relative */
+	RESTART_FUTEX,     /* FUTEX_WAIT with a relative timeout */
+	RESTART_POLL,      /* poll */
+	RESTART_UNKNOWN,   /* there is a restart block, its remaining time is not known */
+};
+
+struct restart {
+	enum restart_kind kind;
+	uint32_t nr;           /* system call number (orig_ax) */
+	uint32_t clockid;      /* of nanosleep */
+	int64_t remaining_ns;  /* at the moment of the stop; never negative */
+};
+
+struct thread {
+	pid_t tid;
+	char comm[MODEL_COMM_LEN];
+	struct cpu cpu;        /* valid after capture or load */
+	struct restart restart;
+	uint64_t sigmask;      /* what PTRACE_GETSIGMASK gives: blocked, or the saved mask inside sigsuspend */
+	VEC(struct siginfo_raw) pending;
+	struct {
+		taddr_t sp;
+		uint64_t size_bytes;
+		uint32_t flags;
+	} altstack;
+	taddr_t clear_tid;     /* set_tid_address(2) */
+	taddr_t robust_list;
+	uint32_t robust_list_len;
+	struct {
+		taddr_t ptr; /* 0: not registered */
+		uint32_t len_bytes;
+		uint32_t sig;
+		uint32_t flags;
+	} rseq;
+	struct creds creds;
+	int32_t nice;
+	uint32_t sched_policy;   /* SCHED_*, reset-on-fork as SCHED_RESET_ON_FORK */
+	uint32_t sched_priority; /* realtime priority, 0 for SCHED_OTHER and friends */
+	uint32_t pdeath_signal;
+	uint32_t seccomp_mode;
+	uint64_t timer_slack_ns;
+	uint8_t affinity[128];   /* allowed processors, bit per processor; all zero: not recorded */
+};
+
+enum task_state { TASK_ALIVE = 1, TASK_DEAD = 2, TASK_STOPPED = 3, TASK_ZOMBIE = 6 };
+
+struct itimer {
+	uint64_t interval_us;
+	uint64_t value_us; /* remaining; 0: not armed */
+};
+
+struct posix_timer {
+	int32_t id;
+	int32_t clockid;
+	int32_t notify; /* SIGEV_* */
+	int32_t signo;
+	uint64_t sigval;
+	pid_t notify_tid;
+	uint32_t overrun;
+	uint64_t interval_ns;
+	uint64_t value_ns; /* remaining; 0: not armed */
+};
+
+struct rlimit_raw {
+	uint64_t cur, max; /* UINT64_MAX: unlimited */
+};
+
+struct task {
+	pid_t pid, ppid, pgid, sid; /* in the pid namespace of the caller */
+	enum task_state state;
+	uint32_t exit_code;   /* zombie: wait status */
+	uint32_t stop_signal; /* stopped: the signal that did it */
+	uint32_t personality;
+	uint32_t mm_id, files_id, fs_id, sighand_id; /* equal id: shared object (CLONE_VM, ...); 0: none (zombie) */
+	struct sigaction_raw sigactions[MODEL_NSIG]; /* [n - 1] for signal n */
+	VEC(struct siginfo_raw) pending;             /* process-wide */
+	struct itimer itimers[3];                    /* ITIMER_REAL, _VIRTUAL, _PROF */
+	VEC(struct posix_timer) timers;
+	struct rlimit_raw rlimits[MODEL_NR_RLIMITS];
+	bool child_subreaper;
+	int32_t oom_score_adj;
+	uint32_t loginuid;
+	int32_t exit_signal; /* sent to the parent; SIGCHLD mostly */
+	uint32_t ctty_id;    /* struct tty, 0: no controlling terminal */
+	/* Inode numbers of the namespaces it is in. */
+	struct {
+		uint32_t pid, net, ipc, uts, mnt, user, cgroup, time;
+	} ns;
+	uint64_t cgroup_id;          /* v2 cgroup, 0 when unknown */
+	VEC(struct thread) threads;  /* the leader first */
+};
+
+/* vma.status: the bits of CRIU's images. */
+enum vma_status {
+	VMA_REGULAR = 1 << 0,
+	VMA_STACK = 1 << 1,
+	VMA_VSYSCALL = 1 << 2,
+	VMA_VDSO = 1 << 3,
+	VMA_HEAP = 1 << 5,
+	VMA_FILE_PRIVATE = 1 << 6,
+	VMA_FILE_SHARED = 1 << 7,
+	VMA_ANON_SHARED = 1 << 8,
+	VMA_ANON_PRIVATE = 1 << 9,
+	VMA_SYSVIPC = 1 << 10,
+	VMA_VVAR = 1 << 12,
+	VMA_MEMFD = 1 << 14,
+};
+
+struct vma {
+	taddr_t start, end; /* page aligned, start < end */
+	uint64_t pgoff;     /* offset into the file, bytes */
+	uint32_t prot;      /* PROT_* */
+	uint32_t flags;     /* MAP_SHARED or MAP_PRIVATE, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE, MAP_LOCKED */
+	uint32_t status;    /* enum vma_status */
+	uint64_t madv;      /* bit n: madvise(n) was given (MADV_DONTFORK, MADV_HUGEPAGE, ...) */
+	uint32_t file_id;   /* struct file for FILE_*, 0 otherwise */
+	uint32_t shmem_id;  /* struct shmem for ANON_SHARED, 0 otherwise */
+	uint32_t fdflags;   /* O_RDONLY or O_RDWR the mapping's file needs */
+	bool has_anon;      /* observe only: may hold private pages (an anon_vma exists) */
+};
+
+enum page_run_flags {
+	PAGES_PARENT = 1 << 0,  /* in the parent image set */
+	PAGES_LAZY = 1 << 1,
+	PAGES_PRESENT = 1 << 2, /* in this set's pages file */
+	PAGES_GUARD = 1 << 8,   /* guard region; carried in an image file of bcr's own */
+};
+
+/* Consecutive pages of one mm or shmem, in ascending order of address. */
+struct page_run {
+	taddr_t start;        /* for shmem: offset in the object */
+	uint64_t nr_pages;
+	uint32_t flags;       /* enum page_run_flags */
+	uint64_t offset_bytes; /* of the first page in the pages file, when PRESENT */
+};
+
+struct mm {
+	uint32_t id;
+	pid_t pid; /* of the task whose images (mm-PID, pagemap-PID) carry it */
+	taddr_t start_code, end_code, start_data, end_data, start_stack, start_brk, brk;
+	taddr_t arg_start, arg_end, env_start, env_end;
+	VEC(uint64_t) auxv;
+	uint32_t exe_file_id;
+	int32_t dumpable;
+	bool thp_disabled;
+	VEC(struct vma) vmas; /* ascending, not overlapping */
+	uint32_t pages_id;    /* pages-N.img; 0: none */
+	VEC(struct page_run) pages;
+};
+
+/* A shared anonymous object (MAP_SHARED|MAP_ANONYMOUS, /dev/zero). */
+struct shmem {
+	uint32_t id;
+	uint64_t size_bytes;
+	uint64_t ino;      /* observe only: identity */
+	pid_t pid;         /* observe only: a task that maps it, and where */
+	taddr_t start;     /* of a mapping in that task */
+	uint64_t map_files_end;
+	uint32_t pages_id;
+	VEC(struct page_run) pages;
+};
+
+struct fs {
+	uint32_t id;
+	pid_t pid; /* of the task whose image (fs-PID) carries it */
+	uint32_t cwd_file_id, root_file_id;
+	uint32_t umask;
+};
+
+struct fd {
+	int32_t fd;
+	uint32_t file_id;
+	bool cloexec;
+};
+
+struct fdtable {
+	uint32_t id; /* files_id: fdinfo-N */
+	VEC(struct fd) fds; /* ascending */
+};
+
+/* The numbers are those of fd_types in CRIU's images. */
+enum file_type {
+	FILE_UNKNOWN = 0,
+	FILE_REG = 1, /* regular files, directories and device nodes: whatever is reopened by path */
+	FILE_PIPE = 2,
+	FILE_FIFO = 3,
+	FILE_INET = 4,
+	FILE_UNIX = 5,
+	FILE_EVENTFD = 6,
+	FILE_EPOLL = 7,
+	FILE_TTY = 11,
+	FILE_TIMERFD = 17,
+	FILE_NR = 21,
+};
+
+struct fown {
+	uint32_t uid, euid, signum;
+	uint32_t pid_type; /* F_OWNER_TID 0, _PID 1, _PGRP 2 */
+	pid_t pid;
+};
+
+struct epoll_item {
+	int32_t fd;       /* number it was added under */
+	uint32_t file_id; /* struct file watched; 0: its descriptor is closed or belongs to nobody in the tree */
+	uint32_t events;
+	uint64_t data;
+	uint64_t ino, pos;
+	uint32_t dev;
+};
+
+/* An open file description. */
+struct file {
+	uint32_t id;
+	enum file_type type;
+	uint32_t flags; /* O_* as F_GETFL gives, without O_CLOEXEC */
+	uint64_t pos;
+	struct fown fown;
+	char *path;     /* owned; NULL where the type has none */
+	union {
+		struct {
+			uint64_t size_bytes;
+			uint32_t mode; /* st_mode */
+			uint32_t rdev;
+			int32_t mnt_id;
+		} reg;
+		struct {
+			uint32_t pipe_id; /* struct pipe */
+		} pipe;
+		struct {
+			uint64_t counter;
+			bool semaphore;
+		} eventfd;
+		struct {
+			VEC(struct epoll_item) items;
+		} epoll;
+		struct {
+			uint32_t clockid;
+			uint64_t ticks; /* expirations not read yet */
+			uint32_t settime_flags;
+			uint64_t value_ns; /* remaining; 0: not armed */
+			uint64_t interval_ns;
+		} timerfd;
+		struct {
+			uint32_t tty_id; /* struct tty */
+		} tty;
+		struct {
+			uint32_t ino;
+			uint32_t family, type, proto, state;
+			uint32_t port;
+			uint32_t addr[4]; /* network order; addr[0] only for IPv4 */
+			uint32_t backlog;
+			uint32_t ifindex;
+			uint32_t so_sndbuf, so_rcvbuf, so_priority, so_mark, so_rcvlowat;
+			uint64_t so_rcvtimeo_us, so_sndtimeo_us;
+			bool reuseaddr, reuseport, keepalive, v6only, nodelay, freebind;
+			uint32_t keepcnt, keepidle, keepintvl;
+			uint32_t uid;
+		} inet;
+		struct {
+			uint32_t ino;
+			uint32_t type, state, backlog;
+			uint8_t name[108]; /* sun_path; abstract names begin with 0 */
+			uint32_t name_len;
+			uint32_t mode, uid, gid; /* of the socket file */
+			uint32_t so_sndbuf, so_rcvbuf;
+			bool passcred;
+		} unix_sk;
+	};
+};
+
+struct pipe {
+	uint32_t id;
+	uint64_t ino;        /* observe only: identity */
+	uint32_t size_bytes; /* F_GETPIPE_SZ */
+	uint8_t *data;       /* owned */
+	uint32_t len_bytes;
+	bool captured;
+	/* Where it can be opened from outside while the target lives: /proc/PID/fd/FD. Observe only. */
+	pid_t pid;
+	int32_t fd;
+};
+
+enum tty_type { TTY_PTY = 1, TTY_CONSOLE = 2, TTY_VT = 3, TTY_CTTY = 4, TTY_EXT = 5 };
+
+struct tty {
+	uint32_t id;
+	enum tty_type type;
+	uint32_t index; /* of a pty */
+	uint32_t rdev;
+	pid_t sid, pgrp;
+	bool exclusive, packet_mode, locked;
+	bool has_termios, has_winsize;
+	uint8_t termios[60]; /* kernel struct termios2, 44 bytes used */
+	struct {
+		uint16_t row, col, xpixel, ypixel;
+	} winsize;
+	bool has_master; /* the master side is in the tree */
+};
+
+struct model {
+	uint64_t uptime_us;            /* CLOCK_MONOTONIC at the stop */
+	uint32_t root_ns[8];           /* observer's own: pid, net, ipc, uts, mnt, user, cgroup, time */
+	VEC(struct task) tasks;        /* root first, parents before children */
+	VEC(struct mm *) mms;
+	VEC(struct shmem *) shmems;
+	VEC(struct fs *) fss;
+	VEC(struct fdtable *) fdtables;
+	VEC(struct file *) files;
+	VEC(struct pipe *) pipes;
+	VEC(struct tty *) ttys;
+	uint32_t next_id;              /* ids are unique over all object classes, from 1 */
+};
+
+/* An empty model. Returns NULL when out of memory. */
+struct model *model_create(void);
+
+/* Frees the model and everything in it; accepts NULL. */
+void model_destroy(struct model *m);
+
+/* A fresh id, never 0. */
+uint32_t model_new_id(struct model *m);
+
+/* Each adds a zeroed object with a fresh id (or the given one, when not 0) and returns it; NULL when out of memory. */
+struct mm *model_add_mm(struct model *m, uint32_t id);
+struct shmem *model_add_shmem(struct model *m, uint32_t id);
+struct fs *model_add_fs(struct model *m, uint32_t id);
+struct fdtable *model_add_fdtable(struct model *m, uint32_t id);
+struct file *model_add_file(struct model *m, uint32_t id);
+struct pipe *model_add_pipe(struct model *m, uint32_t id);
+struct tty *model_add_tty(struct model *m, uint32_t id);
+
+/* Lookup by id (task: by pid; thread: by tid). NULL when there is none. Linear for tasks, hashed by position otherwise. */
+struct task *model_find_task(const struct model *m, pid_t pid);
+struct mm *model_find_mm(const struct model *m, uint32_t id);
+struct shmem *model_find_shmem(const struct model *m, uint32_t id);
+struct fs *model_find_fs(const struct model *m, uint32_t id);
+struct fdtable *model_find_fdtable(const struct model *m, uint32_t id);
+struct file *model_find_file(const struct model *m, uint32_t id);
+struct pipe *model_find_pipe(const struct model *m, uint32_t id);
+struct tty *model_find_tty(const struct model *m, uint32_t id);
+
+/* The root task; asserts that there is one. */
+struct task *model_root(const struct model *m);
+
+/* Counts threads of all tasks. */
+size_t model_nr_threads(const struct model *m);
+
+/*
+ * Compares what two observations of the same tree say, field by field: ids by the sharing they express, not by
+ * number; times within `slack_ns`. Calls `differ` for each difference with a path such as "pid 12 thread 13 sigmask".
+ * Returns the number of differences.
+ */
+size_t model_compare(const struct model *a, const struct model *b, uint64_t slack_ns,
+		     void (*differ)(void *arg, const char *what, const char *a, const char *b),
+		     void *arg);
+
+#endif

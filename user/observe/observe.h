@@ -1,0 +1,118 @@
+/*
+ * Observation: what a process tree consists of, gathered from outside.
+ *
+ * Theory of operation. observer_open() loads and attaches everything (the target runs, undisturbed). observer_run()
+ * then fills a model, as often as wanted: once on the running target, so that everything bcr cannot do is refused
+ * before the target is touched, and once more while it is stopped, which is what counts. A back end
+ * supplies tasks, mappings and files (struct observe_ops); what is common (ids for shared objects, kinds, refusals) is
+ * done here once, for all back ends.
+ *
+ * Kernel pointers (or kcmp order, for the /proc back end) serve as identities during one run and never leave it.
+ */
+#ifndef BCR_OBSERVE_OBSERVE_H
+#define BCR_OBSERVE_OBSERVE_H
+
+#include "bpf/file.h"
+#include "model/model.h"
+
+struct observer;
+
+/* A file seen during a run, before it becomes a struct file. */
+struct observed_file {
+	struct file_record rec;
+	char *path; /* owned; as the kernel prints it, " (deleted)" included; NULL when there is none */
+	VEC(struct epoll_record) epoll_items;
+	uint32_t file_id; /* set by observe.c */
+};
+
+/* Of one task: which objects it has, and what else a back end knows. */
+struct task_idents {
+	uint64_t mm, files, fs, sighand; /* 0: the task has none (zombie, kernel thread) */
+	uint64_t exe, cwd, root;         /* file_record.file of entries in `others` */
+	bool kernel_thread;
+	bool traced; /* by somebody other than bcr */
+	bool vfork_wait; /* its vfork child has not exec'ed yet */
+	uint32_t seccomp_filters;
+	uint32_t umask;
+	/* Layout of the mm, filled for each task; observe.c keeps one of each mm. */
+	struct mm layout;
+	/* Mappings, for the first task of each mm only; `files` parallel to layout.vmas: file ident or 0. */
+	VEC(uint64_t) vma_files;
+	/* Why this task cannot be dumped, in words; "" when nothing is known against it. */
+	char refusal[160];
+};
+
+/* What a back end hands over for one run; idents are nonzero, equal means shared. */
+struct observation {
+	struct model *m;
+	/*
+	 * Parallel to m->tasks: identities of the objects, and of exe, cwd and root among `files` by their file ident.
+	 * The back end leaves the *_id fields of struct task, mm and vma 0; observe.c sets them.
+	 */
+	VEC(struct task_idents) idents;
+	VEC(struct observed_file) fds;    /* one per descriptor of each distinct table */
+	VEC(struct observed_file) others; /* exe, cwd, root, mapped files; fd -1; distinct by ident */
+};
+
+struct observe_ops {
+	const char *name; /* as in --observe=NAME */
+	/* Can this machine do it? 0 or a negative errno, nothing reported; *why says what is missing. */
+	int (*probe)(const char **why);
+	/* Loads and attaches; *ret is the back end's own state. Failure has been reported. */
+	int (*open)(pid_t root, void **ret);
+	/*
+	 * Fills `o` with the tree below the root: tasks in order (parents before children), threads of each with
+	 * everything but what needs a stop, mappings, files. With `stopped`, registers, FPU state and restart
+	 * blocks are read as well. -EAGAIN: the tree changed under it, try again; other failures have been reported.
+	 */
+	int (*run)(void *state, bool stopped, struct observation *o);
+	void (*close)(void *state);
+};
+
+extern const struct observe_ops observe_bpf_ops;
+extern const struct observe_ops observe_proc_ops;
+
+struct observe_options {
+	const char *backend; /* "bpf", "proc" or NULL: the best that works */
+	bool shell_job;
+	bool file_locks, tcp_established, ext_unix_sk;
+	uint64_t ghost_limit_bytes;
+};
+
+/* Opens an observer for the tree of `root`. Returns 0 or a negative errno that has been reported. */
+int observer_open(pid_t root, const struct observe_options *opts, struct observer **ret);
+
+const char *observer_backend(const struct observer *o);
+
+/*
+ * Observes the tree. Unsupported things are given to unsupported(): call refusals_begin() first.
+ * *ret is owned by the caller. Retries by itself (bounded) when a running tree changes under it.
+ * Returns 0 or a negative errno that has been reported; -EOPNOTSUPP alone when something was refused, with *ret set.
+ */
+int observer_run(struct observer *o, bool stopped, struct model **ret);
+
+/* Accepts NULL. */
+void observer_close(struct observer *o);
+
+/* Frees what a back end put into an observation (not the model). */
+void observation_deinit(struct observation *o);
+
+/* vma.status, flags and madv of a mapping from what both back ends know. `special` is "[vdso]", "[vvar]", ... or "". */
+struct vma_facts {
+	taddr_t start, end;
+	uint64_t pgoff_bytes;
+	bool read, write, exec, shared, grows_down, no_reserve, locked, hugetlb;
+	bool may_write;     /* VM_MAYWRITE: a shared file mapping's descriptor was opened for writing */
+	bool dont_copy, wipe_on_fork, dont_dump, hugepage, nohugepage, mergeable, seq_read, rand_read;
+	bool io, pfnmap;    /* device memory */
+	bool sealed, droppable, uffd;
+	bool has_file;
+	bool is_shmem_anon; /* MAP_SHARED|MAP_ANONYMOUS or /dev/zero: file on the kernel's own tmpfs mount */
+	bool has_anon;
+	const char *special;
+};
+
+/* Appends a vma to `mm`. Refuses what is not supported with "pid N mapping A-B: ..."; 0, -ENOMEM or -EOPNOTSUPP. */
+int observe_add_vma(struct mm *mm, pid_t pid, const struct vma_facts *facts);
+
+#endif
