@@ -47,7 +47,7 @@ BPF := $(wildcard bpf/*.bpf.c)
 SKELS := $(BPF:bpf/%.bpf.c=$(O)/bpf/%.skel.h)
 BLOBS := $(filter-out pie/common.c,$(wildcard pie/*.c))
 BLOB_H := $(BLOBS:pie/%.c=$(O)/pie/%.blob.h)
-GEN := $(PB_H) $(SKELS) $(BLOB_H)
+GEN := $(PB_H) $(SKELS) $(BLOB_H) $(O)/syscalls.h
 
 USER := $(filter-out user/main.c,$(wildcard user/*/*.c))
 USER_O := $(USER:%.c=$(O)/%.o) $(PB_C:.c=.o)
@@ -104,6 +104,12 @@ $(O)/pie/%.elf: pie/%.c $(wildcard pie/*.h) pie/pie.lds
 
 $(O)/pie/%.blob.h: $(O)/pie/%.elf tools/embed
 	$(Q)tools/embed $< $* > $@.tmp && mv $@.tmp $@
+
+# Names of system calls, from the kernel headers bcr is built with: one line {"name", number}, each.
+$(O)/syscalls.h:
+	@mkdir -p $(@D)
+	$(Q)echo '#include <asm/unistd.h>' | $(CC) -E -dM -x c - | \
+		awk '$$2 ~ /^__NR_/ && $$3 ~ /^[0-9]+$$/ { print "{ \"" substr($$2, 6) "\", " $$3 " }," }' | sort > $@.tmp && mv $@.tmp $@
 
 $(O)/tests/unit/%: tests/unit/%.c $(LIB)
 	$(call say,CC,$@)

@@ -13,10 +13,11 @@ void capture_fix_syscalls(struct model *m);
 
 /*
  * Copies every present page that a restore cannot get elsewhere into the set, and fills mm.pages and shmem.pages.
- * `progress` (may be NULL) is called with bytes done and bytes in all.
+ * `progress` is called now and then with bytes done and bytes in all; a negative errno from it, which it
+ * has reported, ends the copying.
  */
 int capture_memory(struct model *m, struct image_set *set, struct dump_stats *stats,
-		   void (*progress)(uint64_t done, uint64_t all));
+		   int (*progress)(uint64_t done, uint64_t all));
 
 /* Pipe contents and whatever else kinds have to read from the stopped target. */
 int capture_files(struct model *m);

@@ -47,5 +47,6 @@ int flow_restore(const struct restore_request *req);
 
 /* Names of the stages, one a line, as --fail-at takes them. */
 void flow_list_stages(const char *verb);
+void restore_list_stages(void);
 
 #endif

@@ -34,6 +34,7 @@ struct task_idents {
 	bool vfork_wait; /* its vfork child has not exec'ed yet */
 	uint32_t seccomp_filters;
 	uint32_t umask;
+	uint32_t ctty_rdev; /* device of the controlling terminal, major << 20 | minor; 0: none */
 	/* Layout of the mm, filled for each task; observe.c keeps one of each mm. */
 	struct mm layout;
 	/* Mappings, for the first task of each mm only; `files` parallel to layout.vmas: file ident or 0. */
@@ -64,6 +65,7 @@ struct observe_ops {
 	 * Fills `o` with the tree below the root: tasks in order (parents before children), threads of each with
 	 * everything but what needs a stop, mappings, files. With `stopped`, registers, FPU state and restart
 	 * blocks are read as well. -EAGAIN: the tree changed under it, try again; other failures have been reported.
+	 * -EOPNOTSUPP (from observe_add_vma()): the observation is complete but for what was refused.
 	 */
 	int (*run)(void *state, bool stopped, struct observation *o);
 	void (*close)(void *state);
@@ -112,7 +114,10 @@ struct vma_facts {
 	const char *special;
 };
 
-/* Appends a vma to `mm`. Refuses what is not supported with "pid N mapping A-B: ..."; 0, -ENOMEM or -EOPNOTSUPP. */
+/*
+ * Appends a vma to `mm`. Refuses what is not supported with "pid N mapping A-B: ..."; 0, -ENOMEM or -EOPNOTSUPP.
+ * Nothing is appended for what was refused and for [vsyscall]: mm->vmas.nr tells.
+ */
 int observe_add_vma(struct mm *mm, pid_t pid, const struct vma_facts *facts);
 
 #endif

@@ -1,0 +1,264 @@
+/*
+ * Descriptors of one process: the open file behind each, what is private to its type, and its path.
+ *
+ * The items of epoll sets go into an array of their own, in the order of the epoll descriptors in the stream. The kernel
+ * shows a descriptor again when the stream's buffer was full; its items then take the same place in the array.
+ */
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "bpf/fill_file.bpf.h"
+#include "bpf/vma.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+enum { PIPE_BUFFER_PAGE = 4096, PIPE_MAX_BUFFERS = 1 << 20, EPOLL_MAX_STEPS = 1 << 22 };
+
+/* Number of items in `epoll_items`; more than its size: the surplus is lost and the array must grow. */
+__u32 nr_epoll_items = 0;
+__u64 last_file = 0;
+__u32 last_fd = 0;
+__u32 last_start = 0;
+
+/* Sized before load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct epoll_record);
+} epoll_items SEC(".maps");
+
+struct file_scratch {
+	struct file_header header;
+	struct file_record file;
+	char path[OBSERVE_PATH_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct file_scratch);
+} scratch SEC(".maps");
+
+struct pipe_walk {
+	__u64 bufs;
+	__u32 tail, mask, bytes;
+};
+
+static long add_pipe_buffer(__u32 i, struct pipe_walk *w)
+{
+	struct pipe_buffer *bufs = (void *)w->bufs;
+	__u32 slot = (w->tail + i) & w->mask;
+	struct pipe_buffer *buf = (void *)bufs + slot * bpf_core_type_size(struct pipe_buffer);
+
+	w->bytes += BPF_CORE_READ(buf, len);
+	return 0;
+}
+
+static __always_inline void fill_pipe(struct file_record *r, struct pipe_inode_info *pipe)
+{
+	__u32 ring = BPF_CORE_READ(pipe, ring_size);
+	__u32 head = BPF_CORE_READ(pipe, head);
+	struct pipe_walk w = {
+		.bufs = (__u64)BPF_CORE_READ(pipe, bufs),
+		.tail = BPF_CORE_READ(pipe, tail),
+		.mask = ring - 1,
+	};
+	__u32 used = head - w.tail;
+
+	if (used > ring)
+		used = ring;
+	if (used > PIPE_MAX_BUFFERS)
+		used = PIPE_MAX_BUFFERS;
+	bpf_loop(used, add_pipe_buffer, &w, 0);
+	r->pipe.size_bytes = ring * PIPE_BUFFER_PAGE;
+	r->pipe.used_bytes = w.bytes;
+	r->pipe.readers = BPF_CORE_READ(pipe, readers);
+	r->pipe.writers = BPF_CORE_READ(pipe, writers);
+}
+
+static __always_inline void fill_eventfd(struct file_record *r, struct eventfd_ctx *e)
+{
+	r->eventfd.counter = BPF_CORE_READ(e, count);
+	r->eventfd.semaphore = BPF_CORE_READ(e, flags) & 1;
+}
+
+static __always_inline void fill_timerfd(struct file_record *r, struct timerfd_ctx *t)
+{
+	__u32 clockid = BPF_CORE_READ(t, clockid);
+	bool is_alarm = clockid == 8 || clockid == 9; /* CLOCK_REALTIME_ALARM, _BOOTTIME_ALARM */
+	struct hrtimer *timer = is_alarm ? &t->t.alarm.timer : &t->t.tmr;
+	__s64 interval = BPF_CORE_READ(t, tintv);
+	__s64 remaining = hrtimer_remaining(timer);
+	__u64 ticks = BPF_CORE_READ(t, ticks);
+	bool expired = BPF_CORE_READ(t, expired);
+
+	if (expired && interval > 0 && remaining <= 0) {
+		/* The kernel counts further periods only when somebody reads. */
+		__u64 missed = (__u64)-remaining / (__u64)interval + 1;
+
+		ticks += missed - 1;
+		remaining += missed * interval;
+	} else if (remaining < 0 || (!interval && !hrtimer_is_queued(timer))) {
+		/* One that is overdue and queued fires at once: 1 ns. */
+		remaining = hrtimer_is_queued(timer) ? 1 : 0;
+	}
+	r->timerfd.clockid = clockid;
+	r->timerfd.settime_flags = BPF_CORE_READ(t, settime_flags);
+	r->timerfd.ticks = ticks;
+	r->timerfd.value_ns = remaining;
+	r->timerfd.interval_ns = interval;
+}
+
+struct epoll_walk {
+	__u64 epoll; /* struct file */
+	__u64 node, from;
+	__u32 nr;
+};
+
+static __always_inline void add_epoll_item(struct epoll_walk *w, struct rb_node *node)
+{
+	struct epitem *item = (void *)node - bpf_core_field_offset(struct epitem, rbn);
+	struct epoll_record *r;
+	__u32 slot = nr_epoll_items++;
+
+	w->nr++;
+	r = bpf_map_lookup_elem(&epoll_items, &slot);
+	if (!r)
+		return;
+	struct file *file = BPF_CORE_READ(item, ffd.file);
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+
+	r->epoll = w->epoll;
+	r->target = (__u64)file;
+	r->fd = BPF_CORE_READ(item, ffd.fd);
+	r->data = BPF_CORE_READ(item, event.data);
+	r->events = BPF_CORE_READ(item, event.events);
+	r->ino = BPF_CORE_READ(inode, i_ino);
+	r->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	r->pos = BPF_CORE_READ(file, f_pos);
+	r->pad = 0;
+}
+
+/* One edge of an in-order walk over the tree, without a stack: where we come from says where to go. */
+static long step_epoll(__u32 i, struct epoll_walk *w)
+{
+	struct rb_node *node = (void *)w->node;
+
+	if (!node)
+		return 1;
+	__u64 left = (__u64)BPF_CORE_READ(node, rb_left);
+	__u64 right = (__u64)BPF_CORE_READ(node, rb_right);
+	__u64 parent = BPF_CORE_READ(node, __rb_parent_color) & ~3ULL;
+	__u64 next = parent;
+
+	if (w->from == parent && left) {
+		next = left;
+	} else if (w->from == parent || (w->from == left && left)) {
+		add_epoll_item(w, node);
+		if (right)
+			next = right;
+	}
+	w->from = w->node;
+	w->node = next;
+	return 0;
+}
+
+static __always_inline void fill_epoll(struct file_record *r, struct file *file, struct eventpoll *ep, __u32 fd)
+{
+	struct epoll_walk w = {
+		.epoll = (__u64)file,
+		.node = (__u64)BPF_CORE_READ(ep, rbr.rb_root.rb_node),
+	};
+
+	if (last_file == w.epoll && last_fd == fd)
+		nr_epoll_items = last_start;
+	last_file = w.epoll;
+	last_fd = fd;
+	last_start = nr_epoll_items;
+	bpf_loop(EPOLL_MAX_STEPS, step_epoll, &w, 0);
+	r->epoll.nr_items = w.nr;
+}
+
+static __always_inline void fill_sock(struct file_record *r, struct socket *socket)
+{
+	struct sock *sk = BPF_CORE_READ(socket, sk);
+
+	r->sock.family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	r->sock.state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	r->sock.type = BPF_CORE_READ(socket, type);
+	r->sock.proto = BPF_CORE_READ(sk, sk_protocol);
+}
+
+static __always_inline bool name_is(const struct file_record *r, const char *word, int len)
+{
+	for (int i = 0; i < len; i++)
+		if (r->name[i] != word[i])
+			return false;
+	return true;
+}
+
+#define NAME_IS(r, word) name_is(r, word, sizeof(word))
+
+static __always_inline void fill_private(struct file_record *r, struct file *file, __u32 fd)
+{
+	void *data = file->private_data;
+
+	if ((r->mode & 0170000) == 0010000) {
+		fill_pipe(r, data);
+	} else if (r->sb_magic == MAGIC_SOCKFS) {
+		fill_sock(r, data);
+	} else if (r->sb_magic == MAGIC_ANON_INODE) {
+		if (NAME_IS(r, "[eventfd]"))
+			fill_eventfd(r, data);
+		else if (NAME_IS(r, "[timerfd]"))
+			fill_timerfd(r, data);
+		else if (NAME_IS(r, "[eventpoll]"))
+			fill_epoll(r, file, data, fd);
+	}
+}
+
+SEC("iter/task_file")
+int observe_files(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct seq_file *seq = ctx->meta->seq;
+	__u32 fd = ctx->fd;
+	__u32 zero = 0;
+	__u64 word = 0;
+
+	if (!task || !file)
+		return 0;
+	struct file_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+	if (!s)
+		return 0;
+	struct file_record *r = &s->file;
+
+	__builtin_memset(r, 0, sizeof(*r));
+	fill_file(r, file);
+	r->fd = fd;
+	r->tgid = task->tgid;
+	r->files = (__u64)task->files;
+	unsigned long *cloexec = BPF_CORE_READ(task, files, fdt, close_on_exec);
+	bpf_probe_read_kernel(&word, sizeof(word), cloexec + fd / 64);
+	r->cloexec = (word >> (fd % 64)) & 1;
+	fill_private(r, file, fd);
+
+	long len = bpf_d_path(&file->f_path, s->path, sizeof(s->path));
+	if (len < 1 || len > sizeof(s->path)) {
+		/* Too long a path: user space sees the empty one and says so. */
+		s->path[0] = 0;
+		len = 1;
+	}
+	s->header.path_bytes = len;
+	s->header.pad = 0;
+	bpf_seq_write(seq, &s->header, sizeof(s->header));
+	bpf_seq_write(seq, r, sizeof(*r));
+	bpf_seq_write(seq, s->path, len);
+	return 0;
+}

@@ -1,0 +1,85 @@
+/* struct file, inode → file_record: what all programs that meet files share. */
+#ifndef BCR_BPF_FILL_FILE_BPF_H
+#define BCR_BPF_FILL_FILE_BPF_H
+
+#include "bpf/compat.bpf.h"
+#include "bpf/file.h"
+
+/* The pid namespace of whoever runs the program: pids are shown as seen there. */
+static __always_inline struct pid *pid_of_observer(void)
+{
+	struct task_struct *self = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(self, thread_pid);
+}
+
+static __always_inline void pid_at(struct pid *pid, __u32 level, __u32 *nr, __u64 *ns)
+{
+	void *upid = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+		     level * bpf_core_type_size(struct upid);
+	struct upid *u = upid;
+
+	*nr = BPF_CORE_READ(u, nr);
+	*ns = (__u64)BPF_CORE_READ(u, ns);
+}
+
+/* Number of `pid` in the observer's pid namespace; 0 when it has none there. */
+static __always_inline __u32 pid_seen(struct pid *pid)
+{
+	struct pid *self = pid_of_observer();
+	__u32 level = BPF_CORE_READ(self, level);
+	__u32 nr, self_nr;
+	__u64 ns, self_ns;
+
+	if (!pid || BPF_CORE_READ(pid, level) < level)
+		return 0;
+	pid_at(self, level, &self_nr, &self_ns);
+	pid_at(pid, level, &nr, &ns);
+	return ns == self_ns ? nr : 0;
+}
+
+static __always_inline void fill_inode(struct file_record *r, struct inode *inode)
+{
+	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
+
+	r->ino = BPF_CORE_READ(inode, i_ino);
+	r->size = BPF_CORE_READ(inode, i_size);
+	r->rdev = BPF_CORE_READ(inode, i_rdev);
+	r->mode = BPF_CORE_READ(inode, i_mode);
+	r->nlink = BPF_CORE_READ(inode, i_nlink);
+	r->dev = BPF_CORE_READ(sb, s_dev);
+	r->sb_magic = BPF_CORE_READ(sb, s_magic);
+}
+
+static __always_inline void fill_path(struct file_record *r, struct vfsmount *mnt, struct dentry *dentry)
+{
+	struct mount *m = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+
+	r->mnt_id = BPF_CORE_READ(m, mnt_id);
+	bpf_probe_read_kernel_str(r->name, sizeof(r->name), BPF_CORE_READ(dentry, d_name.name));
+}
+
+/* Everything but tgid, fd, cloexec and what depends on the type; the record has been zeroed. */
+static __always_inline void fill_file(struct file_record *r, struct file *file)
+{
+	struct fown_struct *owner = file_owner(file);
+
+	r->file = (__u64)file;
+	r->fd = -1;
+	r->pos = BPF_CORE_READ(file, f_pos);
+	r->flags = BPF_CORE_READ(file, f_flags);
+	fill_inode(r, BPF_CORE_READ(file, f_inode));
+	fill_path(r, BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry));
+	if (!owner)
+		return;
+	struct pid *pid = BPF_CORE_READ(owner, pid);
+	if (pid) {
+		r->fown_pid = pid_seen(pid);
+		r->fown_type = BPF_CORE_READ(owner, pid_type);
+	}
+	r->fown_uid = BPF_CORE_READ(owner, uid.val);
+	r->fown_euid = BPF_CORE_READ(owner, euid.val);
+	r->fown_signum = BPF_CORE_READ(owner, signum);
+}
+
+#endif

@@ -1,0 +1,592 @@
+/*
+ * Processes and threads: everything about them that is not a mapping or a descriptor.
+ *
+ * Two programs, each in two variants. observe_procs lists the processes of the machine, few bytes each, from which user space
+ * finds the tree; observe_task reads one process (`wanted_tgid`) and its threads. The variants in `syscall` programs walk
+ * by open-coded iterators (since Linux 6.7) and are run by bpf_prog_test_run_opts(): no descriptor, no text, no
+ * copy. The _iter variants do the same from a link iterator, which writes nothing to its stream.
+ *
+ * Results are elements of mapped arrays. The counters count what was wanted, also beyond the end of an array: user space
+ * then grows the array and runs again.
+ */
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "bpf/fill_file.bpf.h"
+#include "bpf/task.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+enum {
+	TASK_ITER_ALL_PROCS = 0,
+	TASK_ITER_PROC_THREADS = 2,
+	MAX_EXTRAS = 1 << 20,
+	PFA_NO_NEW_PRIVS = 0, /* bit of task_struct::atomic_flags */
+	JOBCTL_STOP_SIGMASK = 0xffff,
+};
+
+/* As in user/model/model.h. */
+enum { RESTART_NANOSLEEP = 1, RESTART_FUTEX = 2, RESTART_POLL = 3, RESTART_UNKNOWN = 4 };
+
+extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
+extern void bpf_task_release(struct task_struct *p) __ksym __weak;
+extern void bpf_rcu_read_lock(void) __ksym __weak;
+extern void bpf_rcu_read_unlock(void) __ksym __weak;
+extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task, unsigned int flags) __ksym __weak;
+extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym __weak;
+extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
+
+/* What restart_block::fn may be; addresses from the kernel's symbol table, 0 where it is hidden. */
+extern const void hrtimer_nanosleep_restart __ksym __weak;
+extern const void futex_wait_restart __ksym __weak;
+extern const void do_restart_poll __ksym __weak;
+
+/* Largest xsave area of this machine, as the kernel holds it. */
+const volatile __u32 fpu_area_bytes = 4096;
+
+__u32 wanted_tgid = 0; /* in the initial pid namespace */
+__u32 stopped = 0;     /* also read registers, FPU state and restart blocks */
+__u32 nr_procs = 0, nr_tasks = 0, nr_threads = 0, nr_extras = 0;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct proc_record);
+} procs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct task_record);
+} tasks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct thread_record);
+} threads SEC(".maps");
+
+/* Parallel to `threads`; fpu_area_bytes each. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, 4096);
+} fpus SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct extra_record);
+} extras SEC(".maps");
+
+/* The barriers keep the compiler from comparing one copy of the number and using another, which the verifier refuses. */
+static __always_inline __u64 at_most(__u64 bytes, __u64 max)
+{
+	barrier_var(bytes);
+	if (bytes > max)
+		bytes = max;
+	barrier_var(bytes);
+	return bytes;
+}
+
+/* The compiler has no memset for more than a few hundred bytes; the helper clears what it could not read. */
+static __always_inline void zero(void *dst, __u32 bytes)
+{
+	bpf_probe_read_kernel(dst, bytes, NULL);
+}
+
+static __always_inline void add_proc(struct task_struct *t)
+{
+	__u32 slot = nr_procs++;
+	struct proc_record *r = bpf_map_lookup_elem(&procs, &slot);
+
+	if (!r)
+		return;
+	r->global_tgid = t->tgid;
+	r->global_ppid = t->real_parent->tgid;
+	r->pid = pid_seen(t->thread_pid);
+	r->nr_threads = t->signal->nr_threads;
+}
+
+struct queue_walk {
+	__u64 head, next;
+	__u32 tgid, nr;
+};
+
+static long add_siginfo(__u32 i, struct queue_walk *w)
+{
+	if (w->next == w->head || !w->next)
+		return 1;
+
+	__u32 slot = nr_extras;
+	struct list_head *entry = (void *)w->next;
+	struct sigqueue *q = (void *)entry - bpf_core_field_offset(struct sigqueue, list);
+	struct extra_record *r = bpf_map_lookup_elem(&extras, &slot);
+
+	nr_extras = slot + 1;
+	w->nr++;
+	w->next = (__u64)BPF_CORE_READ(entry, next);
+	if (!r)
+		return 0;
+	r->kind = EXTRA_SIGINFO;
+	r->global_tgid = w->tgid;
+	bpf_probe_read_kernel(r->siginfo, sizeof(r->siginfo),
+			      (void *)q + bpf_core_field_offset(struct sigqueue, info));
+	return 0;
+}
+
+static __always_inline __u32 add_siginfos(__u32 tgid, struct sigpending *pending)
+{
+	struct queue_walk w = { .tgid = tgid };
+
+	w.head = (__u64)pending + bpf_core_field_offset(struct sigpending, list);
+	w.next = (__u64)BPF_CORE_READ(pending, list.next);
+	bpf_loop(MAX_EXTRAS, add_siginfo, &w, 0);
+	return w.nr;
+}
+
+/* Remaining time, for CPU clocks the expiry itself: user space subtracts the CPU time. */
+static __always_inline void fill_timer(struct extra_record *r, struct k_itimer *k)
+{
+	struct sigqueue *q = timer_sigqueue(k);
+	struct pid *pid = BPF_CORE_READ(k, it_pid);
+	__s32 clockid = BPF_CORE_READ(k, it_clock);
+	__u8 info[32] = {};
+
+	/* si_signo comes first; the timer's id, overrun and value from byte 16. */
+	bpf_probe_read_kernel(info, sizeof(info), (void *)q + bpf_core_field_offset(struct sigqueue, info));
+	r->timer.signo = *(__s32 *)info;
+	r->timer.sigval = *(__u64 *)(info + 24);
+	r->timer.id = BPF_CORE_READ(k, it_id);
+	r->timer.clockid = clockid;
+	r->timer.notify = BPF_CORE_READ(k, it_sigev_notify);
+	r->timer.overrun = BPF_CORE_READ(k, it_overrun_last);
+	r->timer.interval_ns = BPF_CORE_READ(k, it_interval);
+	r->timer.notify_tid = (r->timer.notify & 4) ? pid_seen(pid) : 0; /* SIGEV_THREAD_ID */
+	if (clockid < 0 || clockid == 2 || clockid == 3) { /* CLOCK_PROCESS_CPUTIME_ID, _THREAD_ */
+		r->timer.value_ns = BPF_CORE_READ(k, it.cpu.node.expires);
+		r->timer.queued = BPF_CORE_READ(k, it.cpu.head) != NULL;
+	} else if (clockid == 8 || clockid == 9) { /* CLOCK_REALTIME_ALARM, _BOOTTIME_ALARM */
+		struct hrtimer *timer = &k->it.alarm.alarmtimer.timer;
+
+		r->timer.value_ns = BPF_CORE_READ(k, it.alarm.alarmtimer.node.expires) -
+				    BPF_CORE_READ(timer, base, offset) - (__s64)bpf_ktime_get_ns();
+		r->timer.queued = hrtimer_is_queued(timer);
+	} else {
+		r->timer.value_ns = hrtimer_remaining(&k->it.real.timer);
+		r->timer.queued = hrtimer_is_queued(&k->it.real.timer);
+	}
+}
+
+static long add_timer(__u32 i, struct queue_walk *w)
+{
+	if (w->next == w->head || !w->next)
+		return 1;
+
+	__u32 slot = nr_extras;
+	struct list_head *entry = (void *)w->next;
+	struct k_itimer *k = (void *)entry - bpf_core_field_offset(struct k_itimer___list, list);
+	struct extra_record *r = bpf_map_lookup_elem(&extras, &slot);
+
+	nr_extras = slot + 1;
+	w->nr++;
+	w->next = (__u64)BPF_CORE_READ(entry, next);
+	if (!r)
+		return 0;
+	r->kind = EXTRA_TIMER;
+	r->global_tgid = w->tgid;
+	fill_timer(r, k);
+	return 0;
+}
+
+static __always_inline __u32 add_timers(__u32 tgid, struct signal_struct *signal)
+{
+	struct signal_struct___hlist *s = (void *)signal;
+	struct queue_walk w = { .tgid = tgid };
+
+	w.next = (__u64)BPF_CORE_READ(s, posix_timers.first);
+	w.head = timers_are_hlist() ? 0 : (__u64)signal + bpf_core_field_offset(s->posix_timers);
+	bpf_loop(MAX_EXTRAS, add_timer, &w, 0);
+	return w.nr;
+}
+
+static __always_inline void fill_dir(struct file_record *r, struct vfsmount *mnt, struct dentry *dentry)
+{
+	r->fd = -1;
+	if (!dentry)
+		return;
+	r->file = (__u64)dentry;
+	r->files = (__u64)mnt;
+	fill_inode(r, BPF_CORE_READ(dentry, d_inode));
+	fill_path(r, mnt, dentry);
+}
+
+static __always_inline void fill_namespaces(struct task_record *r, struct task_struct *t)
+{
+	struct nsproxy *ns = t->nsproxy;
+	struct pid *pid = t->thread_pid;
+	__u32 nr;
+	__u64 pid_ns = 0;
+
+	r->nsproxy = (__u64)ns;
+	if (pid) {
+		pid_at(pid, BPF_CORE_READ(pid, level), &nr, &pid_ns);
+		struct pid_namespace *p = (void *)pid_ns;
+		r->ns.pid = BPF_CORE_READ(p, ns.inum);
+	}
+	r->ns.user = BPF_CORE_READ(t, cred, user_ns, ns.inum);
+	if (!ns)
+		return;
+	r->ns.net = BPF_CORE_READ(ns, net_ns, ns.inum);
+	r->ns.ipc = BPF_CORE_READ(ns, ipc_ns, ns.inum);
+	r->ns.uts = BPF_CORE_READ(ns, uts_ns, ns.inum);
+	r->ns.mnt = BPF_CORE_READ(ns, mnt_ns, ns.inum);
+	r->ns.cgroup = BPF_CORE_READ(ns, cgroup_ns, ns.inum);
+	if (bpf_core_field_exists(ns->time_ns))
+		r->ns.time = BPF_CORE_READ(ns, time_ns, ns.inum);
+}
+
+static __always_inline void fill_mm(struct task_record *r, struct mm_struct *mm)
+{
+	__u64 auxv_bytes = bpf_core_field_size(mm->saved_auxv);
+	struct file *exe = BPF_CORE_READ(mm, exe_file);
+
+	r->mm = (__u64)mm;
+	r->mm_flags = mm_flags(mm);
+	r->map_count = BPF_CORE_READ(mm, map_count);
+	r->vdso = (__u64)BPF_CORE_READ(mm, context.vdso);
+	r->start_code = BPF_CORE_READ(mm, start_code);
+	r->end_code = BPF_CORE_READ(mm, end_code);
+	r->start_data = BPF_CORE_READ(mm, start_data);
+	r->end_data = BPF_CORE_READ(mm, end_data);
+	r->start_stack = BPF_CORE_READ(mm, start_stack);
+	r->start_brk = BPF_CORE_READ(mm, start_brk);
+	r->brk = BPF_CORE_READ(mm, brk);
+	r->arg_start = BPF_CORE_READ(mm, arg_start);
+	r->arg_end = BPF_CORE_READ(mm, arg_end);
+	r->env_start = BPF_CORE_READ(mm, env_start);
+	r->env_end = BPF_CORE_READ(mm, env_end);
+	auxv_bytes = at_most(auxv_bytes, sizeof(r->auxv));
+	r->nr_auxv = auxv_bytes / 8;
+	bpf_probe_read_kernel(r->auxv, auxv_bytes, (void *)mm + bpf_core_field_offset(mm->saved_auxv));
+	if (exe)
+		fill_file(&r->exe, exe);
+}
+
+static __always_inline void fill_signal(struct task_record *r, struct task_struct *t)
+{
+	struct signal_struct *signal = t->signal;
+
+	r->nr_threads = BPF_CORE_READ(signal, nr_threads);
+	r->signal_flags = BPF_CORE_READ(signal, flags);
+	r->group_exit_code = BPF_CORE_READ(signal, group_exit_code);
+	r->child_subreaper = BPF_CORE_READ_BITFIELD_PROBED(signal, is_child_subreaper);
+	r->oom_score_adj = BPF_CORE_READ(signal, oom_score_adj);
+	r->pgid = pid_seen(BPF_CORE_READ(signal, pids[PIDTYPE_PGID]));
+	r->sid = pid_seen(BPF_CORE_READ(signal, pids[PIDTYPE_SID]));
+	bpf_probe_read_kernel(r->rlimits, sizeof(r->rlimits),
+			      (void *)signal + bpf_core_field_offset(signal->rlim));
+	r->real_queued = hrtimer_is_queued(&signal->real_timer);
+	r->real_remaining_ns = hrtimer_remaining(&signal->real_timer);
+	r->real_interval_ns = BPF_CORE_READ(signal, it_real_incr);
+	r->cpu_expires_ns[0] = BPF_CORE_READ(signal, it[0].expires);
+	r->cpu_expires_ns[1] = BPF_CORE_READ(signal, it[1].expires);
+	r->cpu_interval_ns[0] = BPF_CORE_READ(signal, it[0].incr);
+	r->cpu_interval_ns[1] = BPF_CORE_READ(signal, it[1].incr);
+	r->cputimer_active = BPF_CORE_READ(signal, posix_cputimers.timers_active);
+	if (r->cputimer_active) {
+		r->utime_ns = BPF_CORE_READ(signal, cputimer.cputime_atomic.utime.counter);
+		r->stime_ns = BPF_CORE_READ(signal, cputimer.cputime_atomic.stime.counter);
+		r->sum_exec_ns = BPF_CORE_READ(signal, cputimer.cputime_atomic.sum_exec_runtime.counter);
+	} else {
+		r->utime_ns = BPF_CORE_READ(signal, utime);
+		r->stime_ns = BPF_CORE_READ(signal, stime);
+		r->sum_exec_ns = BPF_CORE_READ(signal, sum_sched_runtime);
+	}
+
+	struct tty_struct *tty = BPF_CORE_READ(signal, tty);
+	if (tty)
+		r->ctty_rdev = BPF_CORE_READ(tty, driver, major) << 20 |
+			       (BPF_CORE_READ(tty, driver, minor_start) + BPF_CORE_READ(tty, index));
+}
+
+/* Takes the next task_record for the leader `t`. Returns NULL when the array is full. */
+static __always_inline struct task_record *add_task(struct task_struct *t)
+{
+	__u32 slot = nr_tasks;
+	struct task_record *r = bpf_map_lookup_elem(&tasks, &slot);
+
+	nr_tasks = slot + 1;
+	if (!r)
+		return NULL;
+	zero(r, sizeof(*r));
+	r->task = (__u64)t;
+	r->now_ns = bpf_ktime_get_ns();
+	r->files = (__u64)t->files;
+	r->fs = (__u64)t->fs;
+	r->sighand = (__u64)t->sighand;
+	r->global_tgid = t->tgid;
+	r->global_ppid = t->real_parent->tgid;
+	r->pid = pid_seen(t->thread_pid);
+	r->ppid = pid_seen(BPF_CORE_READ(t, real_parent, group_leader, thread_pid));
+	r->exit_state = t->exit_state;
+	r->exit_code = t->exit_code;
+	r->exit_signal = t->exit_signal;
+	r->stop_signal = t->jobctl & JOBCTL_STOP_SIGMASK;
+	r->task_flags = t->flags;
+	r->personality = t->personality;
+	r->loginuid = -1;
+	if (bpf_core_field_exists(t->loginuid))
+		r->loginuid = t->loginuid.val;
+	r->vfork_done = t->vfork_done != NULL;
+	r->cgroup_id = BPF_CORE_READ(t, cgroups, dfl_cgrp, kn, id);
+	fill_namespaces(r, t);
+	fill_signal(r, t);
+	if (r->sighand)
+		bpf_probe_read_kernel(r->sigactions, sizeof(r->sigactions),
+				      (void *)r->sighand + bpf_core_field_offset(struct sighand_struct, action));
+	if (r->fs) {
+		struct fs_struct *fs = (void *)r->fs;
+
+		r->umask = BPF_CORE_READ(fs, umask);
+		fill_dir(&r->cwd, BPF_CORE_READ(fs, pwd.mnt), BPF_CORE_READ(fs, pwd.dentry));
+		fill_dir(&r->root, BPF_CORE_READ(fs, root.mnt), BPF_CORE_READ(fs, root.dentry));
+	}
+	struct mm_struct *mm = t->mm;
+	if (mm)
+		fill_mm(r, mm);
+	return r;
+}
+
+/* Sets are 64 bits wide in every version; since Linux 6.3 one word, an array of two halves before. */
+#define READ_CAPS(dst, cred, field)                                                                \
+	bpf_probe_read_kernel(&(dst), sizeof(dst), (void *)(cred) + bpf_core_field_offset((cred)->field))
+
+static __always_inline void fill_caps(struct thread_record *r, struct cred *cred)
+{
+	READ_CAPS(r->cap_inh, cred, cap_inheritable);
+	READ_CAPS(r->cap_prm, cred, cap_permitted);
+	READ_CAPS(r->cap_eff, cred, cap_effective);
+	READ_CAPS(r->cap_bnd, cred, cap_bset);
+	READ_CAPS(r->cap_amb, cred, cap_ambient);
+}
+
+static __always_inline void fill_creds(struct thread_record *r, struct task_struct *t)
+{
+	struct cred *cred = t->cred;
+	struct group_info *groups = BPF_CORE_READ(cred, group_info);
+
+	r->uid = BPF_CORE_READ(cred, uid.val);
+	r->gid = BPF_CORE_READ(cred, gid.val);
+	r->euid = BPF_CORE_READ(cred, euid.val);
+	r->egid = BPF_CORE_READ(cred, egid.val);
+	r->suid = BPF_CORE_READ(cred, suid.val);
+	r->sgid = BPF_CORE_READ(cred, sgid.val);
+	r->fsuid = BPF_CORE_READ(cred, fsuid.val);
+	r->fsgid = BPF_CORE_READ(cred, fsgid.val);
+	r->securebits = BPF_CORE_READ(cred, securebits);
+	fill_caps(r, cred);
+	r->no_new_privs = (t->atomic_flags >> PFA_NO_NEW_PRIVS) & 1;
+	r->nr_groups = BPF_CORE_READ(groups, ngroups);
+	bpf_probe_read_kernel(r->groups, at_most(r->nr_groups * 4ULL, sizeof(r->groups)), (void *)groups + bpf_core_field_offset(groups->gid));
+}
+
+static __always_inline void fill_restart(struct thread_record *r, struct task_struct *t)
+{
+	__u64 fn = (__u64)t->restart_block.fn;
+
+	r->restart_fn = fn;
+	if (fn && fn == (__u64)&hrtimer_nanosleep_restart)
+		r->restart_kind = RESTART_NANOSLEEP;
+	else if (fn && fn == (__u64)&futex_wait_restart)
+		r->restart_kind = RESTART_FUTEX;
+	else if (fn && fn == (__u64)&do_restart_poll)
+		r->restart_kind = RESTART_POLL;
+	else if (&hrtimer_nanosleep_restart && &futex_wait_restart && &do_restart_poll)
+		r->restart_kind = RESTART_UNKNOWN;
+	r->restart_clockid = BPF_CORE_READ(t, restart_block.nanosleep.clockid);
+	r->restart_rmtp = (__u64)BPF_CORE_READ(t, restart_block.nanosleep.rmtp);
+	r->restart_expires_ns = BPF_CORE_READ(t, restart_block.nanosleep.expires);
+	r->restart_futex_ns = BPF_CORE_READ(t, restart_block.futex.time);
+	r->now_boot_ns = bpf_ktime_get_boot_ns();
+	r->now_tai_ns = bpf_ktime_get_tai_ns();
+	r->poll_has_timeout = BPF_CORE_READ(t, restart_block.poll.has_timeout);
+	r->poll_sec = BPF_CORE_READ(t, restart_block.poll.tv_sec);
+	r->poll_nsec = BPF_CORE_READ(t, restart_block.poll.tv_nsec);
+}
+
+/* Registers and FPU state: only of a thread that the kernel has put aside are they in memory. */
+static __always_inline void fill_cpu(struct thread_record *r, struct task_struct *t, __u32 slot)
+{
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(t);
+	struct fpstate *fpstate = BPF_CORE_READ(task_fpu(t), fpstate);
+	void *area = bpf_map_lookup_elem(&fpus, &slot);
+	__u64 bytes = BPF_CORE_READ(fpstate, size);
+
+	bpf_probe_read_kernel(r->regs, sizeof(r->regs), regs);
+	r->fpu_wanted_bytes = bytes;
+	bytes = at_most(bytes, fpu_area_bytes);
+	if (area && !bpf_probe_read_kernel(area, bytes, (void *)fpstate + bpf_core_field_offset(fpstate->regs)))
+		r->fpu_bytes = bytes;
+	fill_restart(r, t);
+}
+
+static __always_inline void add_thread(struct task_struct *t)
+{
+	__u32 slot = nr_threads;
+	struct thread_record *r = bpf_map_lookup_elem(&threads, &slot);
+
+	nr_threads = slot + 1;
+	if (!r) {
+		add_siginfos(t->tgid, &t->pending);
+		return;
+	}
+	zero(r, sizeof(*r));
+	r->global_tid = t->pid;
+	r->tid = pid_seen(t->thread_pid);
+	r->exit_state = t->exit_state;
+	r->task_flags = t->flags;
+	bpf_probe_read_kernel(r->comm, sizeof(r->comm), &t->comm);
+	r->files = (__u64)t->files;
+	r->fs = (__u64)t->fs;
+	r->nsproxy = (__u64)t->nsproxy;
+	r->blocked = t->blocked.sig[0];
+	r->saved_sigmask = t->saved_sigmask.sig[0];
+	r->restore_sigmask = BPF_CORE_READ_BITFIELD_PROBED(t, restore_sigmask);
+	r->sigpending = t->pending.signal.sig[0];
+	r->altstack_sp = t->sas_ss_sp;
+	r->altstack_size = t->sas_ss_size;
+	r->altstack_flags = t->sas_ss_flags;
+	r->clear_tid = (__u64)t->clear_child_tid;
+	r->robust_list = (__u64)t->robust_list;
+	task_rseq(t, &r->rseq, &r->rseq_len, &r->rseq_sig);
+	r->timer_slack_ns = t->timer_slack_ns;
+	r->utime_ns = t->utime;
+	r->stime_ns = t->stime;
+	r->sum_exec_ns = t->se.sum_exec_runtime;
+	r->now_ns = bpf_ktime_get_ns();
+	if (t->ptrace && t->parent->tgid != (__s32)(bpf_get_current_pid_tgid() >> 32))
+		r->tracer = t->parent->tgid;
+	r->vfork_done = t->vfork_done != NULL;
+	r->static_prio = t->static_prio;
+	r->policy = t->policy;
+	r->rt_priority = t->rt_priority;
+	r->reset_on_fork = BPF_CORE_READ_BITFIELD_PROBED(t, sched_reset_on_fork);
+	r->pdeath_signal = t->pdeath_signal;
+	if (bpf_core_field_exists(t->seccomp)) {
+		r->seccomp_mode = t->seccomp.mode;
+		r->seccomp_filters = t->seccomp.filter_count.counter;
+	}
+	r->fs_base = t->thread.fsbase;
+	r->gs_base = t->thread.gsbase;
+	r->fs_sel = t->thread.fsindex;
+	r->gs_sel = t->thread.gsindex;
+	r->ds = t->thread.ds;
+	r->es = t->thread.es;
+	if (bpf_core_field_exists(t->thread.pkru))
+		r->pkru = t->thread.pkru;
+	__u32 mask_bytes = bpf_core_field_size(t->cpus_mask);
+	bpf_probe_read_kernel(r->affinity, at_most(mask_bytes, sizeof(r->affinity)), &t->cpus_mask);
+	fill_creds(r, t);
+	if (stopped)
+		fill_cpu(r, t, slot);
+	r->nr_pending = add_siginfos(t->tgid, &t->pending);
+}
+
+/* After the threads: what belongs to the process as a whole. */
+static __always_inline void finish_task(struct task_record *r, struct task_struct *t)
+{
+	struct signal_struct *signal = t->signal;
+	__u32 nr_pending = add_siginfos(t->tgid, &signal->shared_pending);
+	__u32 nr_timers = add_timers(t->tgid, signal);
+
+	if (!r)
+		return;
+	r->nr_pending = nr_pending;
+	r->nr_timers = nr_timers;
+	r->sigpending = BPF_CORE_READ(signal, shared_pending.signal.sig[0]);
+}
+
+SEC("syscall")
+int observe_procs(void *ctx)
+{
+	struct task_struct *t;
+	struct bpf_iter_task it;
+
+	bpf_rcu_read_lock();
+	bpf_iter_task_new(&it, NULL, TASK_ITER_ALL_PROCS);
+	while ((t = bpf_iter_task_next(&it)))
+		add_proc(t);
+	bpf_iter_task_destroy(&it);
+	bpf_rcu_read_unlock();
+	return 0;
+}
+
+SEC("syscall")
+int observe_task(void *ctx)
+{
+	struct task_struct *leader = bpf_task_from_pid(wanted_tgid);
+	struct task_struct *t;
+	struct task_record *r;
+	struct bpf_iter_task it;
+
+	if (!leader)
+		return 1;
+	r = add_task(leader);
+	bpf_rcu_read_lock();
+	bpf_iter_task_new(&it, leader, TASK_ITER_PROC_THREADS);
+	while ((t = bpf_iter_task_next(&it)))
+		add_thread(t);
+	bpf_iter_task_destroy(&it);
+	bpf_rcu_read_unlock();
+	finish_task(r, leader);
+	bpf_task_release(leader);
+	return 0;
+}
+
+SEC("iter/task")
+int observe_procs_iter(struct bpf_iter__task *ctx)
+{
+	struct task_struct *t = ctx->task;
+
+	if (t && t->pid == t->tgid)
+		add_proc(t);
+	return 0;
+}
+
+/* Attached to the threads of one process: the leader comes first. */
+SEC("iter/task")
+int observe_task_iter(struct bpf_iter__task *ctx)
+{
+	struct task_struct *t = ctx->task;
+
+	if (t && t->pid == t->tgid)
+		add_task(t);
+	if (t)
+		add_thread(t);
+	return 0;
+}
+
+/* And then once more, for what belongs to the process as a whole. */
+SEC("iter/task")
+int finish_task_iter(struct bpf_iter__task *ctx)
+{
+	struct task_struct *t = ctx->task;
+	__u32 slot = nr_tasks - 1;
+
+	if (t && t->pid == t->tgid)
+		finish_task(bpf_map_lookup_elem(&tasks, &slot), t);
+	return 0;
+}

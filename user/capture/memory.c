@@ -1,0 +1,301 @@
+/*
+ * Page contents of the stopped tree → pages-N.img.
+ *
+ * Theory of operation. For each mm: the page map says which pages exist; only those a restore cannot get elsewhere are
+ * copied (anonymous pages of private mappings; a page that maps the file or the zero page is left out, so that holes
+ * stay holes). Runs are read with process_vm_readv in pieces of up to CHUNK_BYTES, and with /proc/PID/mem where
+ * the mapping may not be read. Shared anonymous objects are files of the kernel's own tmpfs: they are read through
+ * /proc/PID/map_files, where SEEK_DATA tells what exists, whatever part of them is mapped.
+ */
+#include "capture/capture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "sys/pagemap.h"
+
+enum { CHUNK_BYTES = 4 << 20 };
+
+struct copier {
+	struct image_set *set;
+	struct dump_stats *stats;
+	int (*progress)(uint64_t done, uint64_t all);
+	uint64_t done_bytes, all_bytes;
+	uint32_t next_pages_id;
+	uint8_t *buf; /* CHUNK_BYTES */
+};
+
+struct vma_walk {
+	struct mm *mm;
+	const struct vma *vma;
+	struct dump_stats *stats;
+};
+
+static int add_run(struct mm *mm, uint64_t start, uint64_t end, uint32_t flags)
+{
+	struct page_run run = {
+		.start = start,
+		.nr_pages = (end - start) / MODEL_PAGE_SIZE,
+		.flags = flags,
+	};
+
+	if (mm->pages.nr) {
+		struct page_run *last = &mm->pages.v[mm->pages.nr - 1];
+
+		if (last->flags == flags && last->start + last->nr_pages * MODEL_PAGE_SIZE == start) {
+			last->nr_pages += run.nr_pages;
+			return 0;
+		}
+	}
+	return VEC_PUSH(&mm->pages, run);
+}
+
+/* One range of existing pages: is it for the image? */
+static int found_range(void *arg, const struct page_range *r)
+{
+	struct vma_walk *w = arg;
+
+	w->stats->pages_scanned += (r->end - r->start) / MODEL_PAGE_SIZE;
+	if (r->categories & PAGE_CAT_GUARD)
+		return add_run(w->mm, r->start, r->end, PAGES_GUARD);
+	if (r->categories & PAGE_CAT_PFNZERO)
+		return 0;
+	/* The page a private file mapping shows is the file's until it is written. */
+	if (w->vma->status & VMA_FILE_PRIVATE && r->categories & PAGE_CAT_FILE)
+		return 0;
+	return add_run(w->mm, r->start, r->end, PAGES_PRESENT);
+}
+
+/*
+ * Mappings with pages of their own. The vDSO's pages are carried too: readers of the image find the old
+ * entry points in them.
+ */
+static bool has_own_pages(const struct vma *vma)
+{
+	if (vma->status & (VMA_VVAR | VMA_VSYSCALL))
+		return false;
+	if (vma->status & VMA_VDSO)
+		return true;
+	if (vma->status & VMA_FILE_PRIVATE)
+		return vma->has_anon;
+	return vma->status & VMA_ANON_PRIVATE;
+}
+
+static int find_pages(struct mm *mm, struct dump_stats *stats)
+{
+	struct pagemap *pm;
+	int err = pagemap_open(mm->pid, &pm);
+
+	if (err)
+		return fail(err, "pid %d: open its page map", mm->pid);
+	VEC_FOREACH(vma, &mm->vmas) {
+		struct vma_walk walk = { mm, vma, stats };
+
+		if (!has_own_pages(vma))
+			continue;
+		err = pagemap_walk(pm, vma->start, vma->end, found_range, &walk);
+		if (err) {
+			fail(err, "pid %d mapping %llx-%llx: find its pages", mm->pid,
+			     (unsigned long long)vma->start, (unsigned long long)vma->end);
+			break;
+		}
+	}
+	pagemap_close(pm);
+	return err;
+}
+
+/* Reads `len` bytes at `addr`; all of them or an error. */
+static int read_target(pid_t pid, int *mem_fd, taddr_t addr, uint8_t *buf, size_t len)
+{
+	struct iovec local = { buf, len };
+	struct iovec remote = { (void *)(uintptr_t)addr, len };
+	ssize_t got = process_vm_readv(pid, &local, 1, &remote, 1, 0);
+	size_t done = got > 0 ? got : 0;
+
+	if (done == len)
+		return 0;
+	/* PROT_NONE and execute-only mappings: only /proc/PID/mem reads those (ptrace access). */
+	if (*mem_fd < 0) {
+		char path[48];
+
+		snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+		*mem_fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (*mem_fd < 0)
+			return -errno;
+	}
+	while (done < len) {
+		got = pread(*mem_fd, buf + done, len - done, addr + done);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return got ? -errno : -EIO;
+		done += got;
+	}
+	return 0;
+}
+
+/* Appends the first `len` bytes of the buffer and tells how far the copying is. */
+static int append(struct copier *c, struct pages_writer *w, size_t len)
+{
+	int err = pages_writer_append(w, c->buf, len);
+
+	if (err)
+		return err;
+	c->done_bytes += len;
+	return c->progress(c->done_bytes, c->all_bytes);
+}
+
+static int copy_run(struct copier *c, pid_t pid, int *mem_fd, struct page_run *run,
+		    struct pages_writer *w)
+{
+	uint64_t left = run->nr_pages * MODEL_PAGE_SIZE;
+	taddr_t at = run->start;
+
+	run->offset_bytes = pages_writer_offset(w);
+	while (left) {
+		size_t len = left < CHUNK_BYTES ? left : CHUNK_BYTES;
+		int err = read_target(pid, mem_fd, at, c->buf, len);
+
+		if (err)
+			return fail(err, "pid %d: read memory at %llx", pid, (unsigned long long)at);
+		err = append(c, w, len);
+		if (err)
+			return err;
+		at += len;
+		left -= len;
+	}
+	c->stats->pages_written += run->nr_pages;
+	return 0;
+}
+
+static int copy_mm(struct copier *c, struct mm *mm)
+{
+	struct pages_writer *w;
+	_cleanup_close_ int mem_fd = -1;
+
+	mm->pages_id = c->next_pages_id++;
+	int err = pages_writer_open(c->set, mm->pages_id, &w);
+	if (err)
+		return err;
+	VEC_FOREACH(run, &mm->pages) {
+		if (run->flags & PAGES_PRESENT)
+			err = copy_run(c, mm->pid, &mem_fd, run, w);
+		if (err)
+			break;
+	}
+	int close_err = pages_writer_close(w);
+	return err ? err : close_err;
+}
+
+static int copy_shmem_range(struct copier *c, struct shmem *s, int fd, uint64_t start, uint64_t end,
+			    struct pages_writer *w)
+{
+	struct page_run run = {
+		.start = start,
+		.nr_pages = (end - start) / MODEL_PAGE_SIZE,
+		.flags = PAGES_PRESENT,
+		.offset_bytes = pages_writer_offset(w),
+	};
+
+	for (uint64_t at = start; at < end;) {
+		size_t len = end - at < CHUNK_BYTES ? end - at : CHUNK_BYTES;
+		ssize_t got = pread(fd, c->buf, len, at);
+
+		if (got != (ssize_t)len)
+			return fail(got < 0 ? -errno : -EIO,
+				    "pid %d: read shared memory %u at offset %llu", s->pid, s->id,
+				    (unsigned long long)at);
+		int err = append(c, w, len);
+		if (err)
+			return err;
+		at += len;
+	}
+	c->stats->shpages_written += run.nr_pages;
+	return VEC_PUSH(&s->pages, run);
+}
+
+static int open_shmem(struct shmem *s, int *ret)
+{
+	char path[96];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", s->pid,
+		 (unsigned long long)s->start, (unsigned long long)s->map_files_end);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st))
+		return fail(-errno, "pid %d: open shared memory %u by %s", s->pid, s->id, path);
+	if (st.st_ino != s->ino)
+		return fail(0, "pid %d: %s is not shared memory %u any more", s->pid, path, s->id);
+	s->size_bytes = (st.st_size + MODEL_PAGE_SIZE - 1) & ~(uint64_t)(MODEL_PAGE_SIZE - 1);
+	*ret = take_fd(&fd);
+	return 0;
+}
+
+static int copy_shmem(struct copier *c, struct shmem *s)
+{
+	struct pages_writer *w;
+	_cleanup_close_ int fd = -1;
+	int err = open_shmem(s, &fd);
+
+	if (err)
+		return err;
+	s->pages_id = c->next_pages_id++;
+	err = pages_writer_open(c->set, s->pages_id, &w);
+	if (err)
+		return err;
+	for (off_t at = 0; !err;) {
+		off_t data = lseek(fd, at, SEEK_DATA);
+		if (data < 0)
+			break; /* ENXIO: nothing behind `at` */
+		off_t hole = lseek(fd, data, SEEK_HOLE);
+		if (hole < 0) {
+			err = fail(-errno, "pid %d: size up shared memory %u", s->pid, s->id);
+			break;
+		}
+		c->stats->shpages_scanned += (hole - data) / MODEL_PAGE_SIZE;
+		err = copy_shmem_range(c, s, fd, data, hole, w);
+		at = hole;
+	}
+	int close_err = pages_writer_close(w);
+	return err ? err : close_err;
+}
+
+int capture_memory(struct model *m, struct image_set *set, struct dump_stats *stats,
+		   int (*progress)(uint64_t done, uint64_t all))
+{
+	struct copier c = { .set = set, .stats = stats, .progress = progress, .next_pages_id = 1 };
+	int err;
+
+	VEC_FOREACH(mm, &m->mms) {
+		err = find_pages(*mm, stats);
+		if (err)
+			return err;
+		VEC_FOREACH(run, &(*mm)->pages) {
+			if (run->flags & PAGES_PRESENT)
+				c.all_bytes += run->nr_pages * MODEL_PAGE_SIZE;
+		}
+	}
+	_cleanup_free_ uint8_t *buf = malloc(CHUNK_BYTES);
+	if (!buf)
+		return fail(-ENOMEM, "buffer for memory contents");
+	c.buf = buf;
+	VEC_FOREACH(mm, &m->mms) {
+		err = copy_mm(&c, *mm);
+		if (err)
+			return err;
+	}
+	VEC_FOREACH(s, &m->shmems) {
+		err = copy_shmem(&c, *s);
+		if (err)
+			return err;
+	}
+	return 0;
+}

@@ -1,0 +1,121 @@
+/*
+ * Threads stopped inside a system call: what their registers must say in the image.
+ *
+ * A stop takes a thread out of its call through the signal path: ax then holds a restart code that user space never
+ * sees, and orig_ax the number of the call. The restored thread enters user mode by rt_sigreturn, which has no restart
+ * logic, so the decision the kernel would take on resuming is taken here (arch_do_signal_or_restart(),
+ * arch/x86/kernel/signal.c; signal(7)):
+ *
+ *   ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND   the call is issued again: ip back to the instruction, ax = number
+ *   ERESTART_RESTARTBLOCK                         EINTR in the registers; thread.restart tells a restore of ours the rest
+ *   EINTR from a call that never restarts         the stop caused it: issued again as well
+ *
+ * unless a signal with a handler is waiting for the thread: then the call ends with EINTR, or restarts under
+ * SA_RESTART, exactly as it would have.
+ */
+#include "capture/capture.h"
+
+#include <errno.h>
+#include <signal.h>
+
+#include "base/log.h"
+#include "sys/interrupted-x86_64.h"
+
+/* Kernel-internal codes, include/linux/errno.h. */
+enum { KERN_ERESTARTSYS = 512, KERN_ERESTARTNOINTR = 513, KERN_ERESTARTNOHAND = 514, KERN_ERESTART_RESTARTBLOCK = 516 };
+
+static int siginfo_signo(const struct siginfo_raw *info)
+{
+	siginfo_t si;
+
+	memcpy(&si, info->bytes, sizeof(si));
+	return si.si_signo;
+}
+
+/* The first signal that will run a handler in this thread, or 0. */
+static int handled_signal(const struct task *t, const struct thread *th)
+{
+	for (int shared = 0; shared < 2; shared++) {
+		size_t nr = shared ? t->pending.nr : th->pending.nr;
+		const struct siginfo_raw *v = shared ? t->pending.v : th->pending.v;
+
+		for (size_t i = 0; i < nr; i++) {
+			int sig = siginfo_signo(&v[i]);
+
+			if (sig < 1 || sig > MODEL_NSIG || th->sigmask >> (sig - 1) & 1)
+				continue;
+			if (t->sigactions[sig - 1].handler > 1)
+				return sig;
+		}
+	}
+	return 0;
+}
+
+static void rewind_call(struct cpu_regs *r)
+{
+	r->ip -= SYSCALL_INSN_BYTES;
+	r->ax = r->orig_ax;
+	r->orig_ax = -1;
+}
+
+static void end_call(struct cpu_regs *r)
+{
+	r->ax = -(int64_t)EINTR;
+	r->orig_ax = -1;
+}
+
+static void fix_thread(const struct task *t, struct thread *th)
+{
+	struct cpu_regs *r = &th->cpu.regs;
+	int64_t code = -(int64_t)r->ax;
+	int sig;
+
+	if ((int64_t)r->orig_ax < 0) {
+		th->restart.kind = RESTART_NONE;
+		return;
+	}
+	if (code != KERN_ERESTART_RESTARTBLOCK)
+		th->restart.kind = RESTART_NONE;
+	switch (code) {
+	case KERN_ERESTARTNOINTR:
+		rewind_call(r);
+		return;
+	case KERN_ERESTARTSYS:
+		sig = handled_signal(t, th);
+		if (sig && !(t->sigactions[sig - 1].flags & SA_RESTART))
+			end_call(r);
+		else
+			rewind_call(r);
+		return;
+	case KERN_ERESTARTNOHAND:
+		if (handled_signal(t, th))
+			end_call(r);
+		else
+			rewind_call(r);
+		return;
+	case KERN_ERESTART_RESTARTBLOCK:
+		if (handled_signal(t, th))
+			th->restart.kind = RESTART_NONE;
+		else
+			th->restart.nr = r->orig_ax;
+		if (th->restart.kind == RESTART_UNKNOWN)
+			log_warn("pid %d thread %d: system call %u will return EINTR after a restore, its "
+				 "remaining time cannot be read here",
+				 t->pid, th->tid, th->restart.nr);
+		end_call(r);
+		return;
+	default:
+		if (call_was_broken_off(r) && !handled_signal(t, th))
+			rewind_call(r);
+		else
+			r->orig_ax = -1;
+	}
+}
+
+void capture_fix_syscalls(struct model *m)
+{
+	VEC_FOREACH(t, &m->tasks) {
+		VEC_FOREACH(th, &t->threads)
+			fix_thread(t, th);
+	}
+}

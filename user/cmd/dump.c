@@ -1,0 +1,83 @@
+/* bcr dump: options → dump request. What can be refused by looking at the command line alone is refused here. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cmd/cmd.h"
+#include "flow/flow.h"
+#include "sys/pid_check.h"
+
+static int check_images_dir(const struct options *o, const struct cmd_dirs *dirs)
+{
+	if (faccessat(dirs->images_fd, ".", W_OK | X_OK, AT_EACCESS))
+		return fail(-errno, "images directory %s: cannot create files in it", o->images_dir);
+	return 0;
+}
+
+static int dump(const struct options *o)
+{
+	_cleanup_dirs_ struct cmd_dirs dirs = CMD_DIRS_NONE;
+	int err = cmd_begin(o, &dirs);
+
+	if (!err)
+		err = cmd_check_status_fd(o);
+	if (!err && !o->tree)
+		err = fail(0, "dump: give the process to dump, a number greater than 0, with --tree PID");
+	if (!err && o->leave_running && o->leave_stopped)
+		err = fail(0, "dump: --leave-running and --leave-stopped exclude each other");
+	if (!err)
+		err = check_images_dir(o, &dirs);
+	if (!err)
+		err = pid_check_target(o->tree);
+	if (err)
+		return err;
+
+	const struct dump_request req = {
+		.root = o->tree,
+		.images_dir = o->images_dir,
+		.work_dir = o->work_dir ? o->work_dir : o->images_dir,
+		.images_dirfd = dirs.images_fd,
+		.work_dirfd = dirs.work_fd,
+		.leave_running = o->leave_running,
+		.leave_stopped = o->leave_stopped,
+		.shell_job = o->shell_job,
+		.file_locks = o->file_locks,
+		.tcp_established = o->tcp_established,
+		.ext_unix_sk = o->ext_unix_sk,
+		.track_mem = o->track_mem,
+		.observe = o->observe,
+		.freezer = o->freezer,
+		.timeout_s = o->timeout_s,
+		.ghost_limit_bytes = o->ghost_limit_bytes,
+		.status_fd = o->status_fd,
+		.display_stats = o->display_stats,
+		.progress = isatty(STDERR_FILENO),
+	};
+	return flow_dump(&req);
+}
+
+/* --fail-at list, or the environment variable it sets. */
+static bool wants_stages(void)
+{
+	const char *stage = getenv("BCR_FAIL_AT");
+
+	return stage && !strcmp(stage, "list");
+}
+
+int cmd_dump(int argc, char **argv)
+{
+	struct options o;
+	int code;
+
+	if (!cmd_parse(VERB_DUMP, argc, argv, false, &o, &code))
+		return code;
+	if (wants_stages())
+		flow_list_stages("dump");
+	else
+		code = cmd_exit_code(dump(&o));
+	options_deinit(&o);
+	return code;
+}

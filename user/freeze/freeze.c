@@ -1,0 +1,196 @@
+/* Stopping and resuming a process tree: what all back ends have in common. */
+#include "freeze/freeze.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "freeze/hold.h"
+#include "sys/pid_check.h"
+#include "sys/tracee.h"
+
+/* How bcr itself is scheduled, while it is raised above what it stops and wakes. */
+struct priority {
+	bool raised;
+	int policy;
+	struct sched_param param;
+};
+
+/* A controller that is preempted by its own target turns a stop of 0.2 ms into tens of milliseconds. */
+static void priority_raise(struct priority *p)
+{
+	struct sched_param fifo = { .sched_priority = 1 };
+
+	p->policy = sched_getscheduler(0);
+	p->raised = p->policy >= 0 && !(p->policy & ~SCHED_RESET_ON_FORK) && sched_getparam(0, &p->param) == 0 &&
+		    sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &fifo) == 0;
+}
+
+static void priority_restore(struct priority *p)
+{
+	if (p->raised && sched_setscheduler(0, p->policy, &p->param) != 0)
+		log_warn("bcr keeps running with realtime priority: %s", strerror(errno));
+}
+
+static int choose_backend(struct freeze *f, const char *backend)
+{
+	if (!backend || strcmp(backend, "ptrace") == 0)
+		f->ops = &freeze_ptrace_ops;
+	else
+		return fail(-EINVAL, "freezer \"%s\" is unknown: ptrace or cgroup", backend);
+	return 0;
+}
+
+int freeze_create(const char *backend, pid_t root, unsigned timeout_s, struct freeze **ret)
+{
+	int err = pid_check_target(root);
+	if (err)
+		return err;
+
+	struct freeze *f = calloc(1, sizeof(*f));
+	if (!f)
+		return fail(-ENOMEM, "pid %d: prepare to stop", root);
+	f->root = root;
+	f->timeout_s = timeout_s ? timeout_s : 10;
+	err = choose_backend(f, backend);
+	if (err) {
+		free(f);
+		return err;
+	}
+	*ret = f;
+	return 0;
+}
+
+const char *freeze_backend(const struct freeze *f)
+{
+	return f->ops->name;
+}
+
+static int collect_pids(struct freeze *f)
+{
+	VEC_FOREACH(t, &f->tasks)
+		if (!t->gone && VEC_PUSH(&f->pids, t->pid))
+			return fail(-ENOMEM, "pid %d: list the stopped processes", f->root);
+	return f->pids.nr ? 0 : fail(-ESRCH, "pid %d: there is no such process, or it has exited", f->root);
+}
+
+int freeze_stop(struct freeze *f)
+{
+	if (f->held)
+		return 0;
+
+	struct priority priority;
+
+	hold_clear(f);
+	priority_raise(&priority);
+	f->stop_begin_ns = ptrace_now_ns();
+	f->thaw_end_ns = 0;
+	f->deadline_ns = f->stop_begin_ns + (uint64_t)f->timeout_s * 1000000000u;
+	int err = f->ops->stop(f);
+	if (!err) {
+		f->held = true;
+		err = collect_pids(f);
+		if (err)
+			freeze_thaw(f, THAW_RUN, NULL);
+	}
+	f->stop_end_ns = ptrace_now_ns();
+	priority_restore(&priority);
+	return err;
+}
+
+bool freeze_was_stopped(const struct freeze *f, pid_t pid)
+{
+	VEC_FOREACH(t, &f->tasks)
+		if (t->pid == pid && !t->gone)
+			return t->was_stopped;
+	return false;
+}
+
+size_t freeze_pids(const struct freeze *f, const pid_t **ret)
+{
+	*ret = f->pids.v;
+	return f->pids.nr;
+}
+
+static int read_thread_cpu(pid_t pid, struct thread *thread)
+{
+	size_t len_bytes = CPU_XSAVE_MAX;
+	_cleanup_free_ uint8_t *xsave = malloc(len_bytes);
+	if (!xsave)
+		return fail(-ENOMEM, "pid %d thread %d: read registers", pid, thread->tid);
+
+	int err = ptrace_get_regs(thread->tid, &thread->cpu.regs);
+	if (err)
+		return fail(err, "pid %d thread %d: read registers", pid, thread->tid);
+	err = ptrace_get_xstate(thread->tid, xsave, &len_bytes);
+	if (err)
+		return fail(err, "pid %d thread %d: read FPU state", pid, thread->tid);
+
+	free(thread->cpu.fpu.xsave);
+	thread->cpu.fpu.xsave = take_ptr(xsave);
+	thread->cpu.fpu.len_bytes = (uint32_t)len_bytes;
+	return 0;
+}
+
+int freeze_read_cpu(struct freeze *f, struct model *m)
+{
+	if (!f->held)
+		return fail(0, "pid %d: registers can be read of a stopped tree only", f->root);
+
+	int err = f->ops->need_ptrace(f);
+	if (err)
+		return err;
+
+	VEC_FOREACH(task, &m->tasks) {
+		if (task->state == TASK_ZOMBIE || task->state == TASK_DEAD)
+			continue;
+		VEC_FOREACH(thread, &task->threads) {
+			err = read_thread_cpu(task->pid, thread);
+			if (err)
+				return err;
+		}
+	}
+	return 0;
+}
+
+int freeze_thaw(struct freeze *f, enum thaw_mode mode, const struct model *m)
+{
+	if (!f->held)
+		return 0;
+
+	struct priority priority;
+
+	/* Each back end reads the registers of threads itself: the model's may have been adjusted for the image. */
+	(void)m;
+	priority_raise(&priority);
+	int err = f->ops->thaw(f, mode);
+	f->held = false;
+	f->thaw_end_ns = ptrace_now_ns();
+	priority_restore(&priority);
+	return err;
+}
+
+void freeze_destroy(struct freeze *f)
+{
+	if (!f)
+		return;
+	freeze_thaw(f, THAW_RUN, NULL);
+	if (f->ops->deinit)
+		f->ops->deinit(f);
+	hold_clear(f);
+	free(f);
+}
+
+uint32_t freeze_freezing_us(const struct freeze *f)
+{
+	return (uint32_t)((f->stop_end_ns - f->stop_begin_ns) / 1000);
+}
+
+uint32_t freeze_frozen_us(const struct freeze *f)
+{
+	uint64_t end_ns = f->thaw_end_ns ? f->thaw_end_ns : ptrace_now_ns();
+
+	return f->stop_begin_ns ? (uint32_t)((end_ns - f->stop_begin_ns) / 1000) : 0;
+}

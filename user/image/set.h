@@ -1,0 +1,21 @@
+/* What image/ uses of struct image_set. Private to image/. */
+#ifndef BCR_IMAGE_SET_H
+#define BCR_IMAGE_SET_H
+
+#include <stddef.h>
+
+#include "image/image.h"
+
+/* Writes all of `buf` to a file of the set; failure is reported. */
+int image_set_write(struct image_set *set, const char *name, int fd, const void *buf, size_t len);
+
+/* Reports a failed operation on a file of the set, a full disk in words of its own; returns `err`. */
+int image_set_io_error(const struct image_set *set, const char *name, const char *what, int err);
+
+/* Does the set that is being written have this file? */
+int image_set_size(const struct image_set *set, const char *name, uint64_t *ret);
+
+/* Finishes a commit that was interrupted between its point of no return and its end; 0 when there is none. */
+int image_set_recover(int dirfd, const char *path);
+
+#endif

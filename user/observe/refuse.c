@@ -1,0 +1,247 @@
+/* What bcr does not do, found in an observation. */
+#include "observe/refuse.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+/* In the order of model.root_ns. */
+static const char *const ns_names[] = { "pid", "net", "ipc", "uts", "mnt", "user", "cgroup", "time" };
+
+static int refuse_namespaces(const struct model *m, const struct task *t)
+{
+	const uint32_t theirs[] = { t->ns.pid, t->ns.net,  t->ns.ipc,	 t->ns.uts,
+				    t->ns.mnt, t->ns.user, t->ns.cgroup, t->ns.time };
+	int err = 0;
+
+	for (size_t i = 0; i < sizeof(theirs) / sizeof(theirs[0]); i++) {
+		if (theirs[i] && m->root_ns[i] && theirs[i] != m->root_ns[i])
+			err = unsupported("pid %d: is in another %s namespace than bcr; containers are not supported yet",
+					  t->pid, ns_names[i]);
+	}
+	return err;
+}
+
+static int refuse_seccomp(const struct task *t, const struct task_idents *id)
+{
+	if (id->seccomp_filters)
+		return unsupported("pid %d: runs under a seccomp filter, which is not supported", t->pid);
+	VEC_FOREACH(th, &t->threads) {
+		if (th->seccomp_mode)
+			return unsupported("pid %d thread %d: runs under seccomp (mode %u), which is not supported",
+					   t->pid, th->tid, th->seccomp_mode);
+	}
+	return 0;
+}
+
+int refuse_task(const struct model *m, const struct task *t, const struct task_idents *id, bool stopped)
+{
+	int err = 0, one;
+
+	if (id->kernel_thread)
+		return unsupported("pid %d: is a kernel thread (%s), which cannot be dumped", t->pid,
+				   t->threads.nr ? t->threads.v[0].comm : "?");
+	if (t->state == TASK_ZOMBIE && t->threads.nr > 1)
+		return unsupported("pid %d: its main thread has exited while %zu others live on, which is not supported",
+				   t->pid, t->threads.nr - 1);
+	if (id->refusal[0])
+		err = unsupported("pid %d: %s", t->pid, id->refusal);
+	if (id->traced)
+		err = unsupported("pid %d: is traced by a debugger; detach it first", t->pid);
+	if (t->state == TASK_ZOMBIE)
+		return err;
+	if (stopped && id->vfork_wait)
+		err = unsupported("pid %d: waits for its vfork child to execute a program; try again", t->pid);
+	one = refuse_seccomp(t, id);
+	if (one)
+		err = one;
+	one = refuse_namespaces(m, t);
+	return one ? one : err;
+}
+
+static bool has_group(const struct model *m, pid_t pgid)
+{
+	VEC_FOREACH(t, &m->tasks) {
+		if (t->pgid == pgid)
+			return true;
+	}
+	return false;
+}
+
+int refuse_sessions(const struct model *m, bool shell_job)
+{
+	const struct task *root = model_root(m);
+	int err = 0;
+
+	if (shell_job)
+		return 0;
+	if (root->sid != root->pid)
+		return unsupported("pid %d: its session leader (pid %d) is outside the tree; use --shell-job", root->pid,
+				   root->sid);
+	VEC_FOREACH(p, &m->ttys) {
+		const struct tty *tty = *p;
+
+		if (tty->sid && !model_find_task(m, tty->sid))
+			err = unsupported("terminal %u: its session leader (pid %d) is outside the tree; use --shell-job",
+					  tty->index, tty->sid);
+		else if (tty->pgrp > 0 && !has_group(m, tty->pgrp))
+			err = unsupported(
+				"terminal %u: its foreground process group %d is outside the tree; use --shell-job",
+				tty->index, tty->pgrp);
+	}
+	return err;
+}
+
+static const char *file_word(const struct file_record *rec)
+{
+	switch (rec->sb_magic) {
+	case MAGIC_ANON_INODE:
+		return "a kernel object";
+	case MAGIC_PIDFS:
+		return "a pidfd";
+	}
+	switch (rec->mode & S_IFMT) {
+	case S_IFREG:
+		return "a file";
+	case S_IFDIR:
+		return "a directory";
+	case S_IFCHR:
+		return "a character device";
+	case S_IFBLK:
+		return "a block device";
+	case S_IFIFO:
+		return "a pipe";
+	case S_IFSOCK:
+		return "a socket";
+	case S_IFLNK:
+		return "a symbolic link opened by O_PATH";
+	}
+	return "an object";
+}
+
+int refuse_descriptor(const struct observed_file *of)
+{
+	const struct file_record *rec = &of->rec;
+	char what[160];
+
+	snprintf(what, sizeof(what), "%s", file_word(rec));
+	if (S_ISSOCK(rec->mode))
+		snprintf(what, sizeof(what), "a socket of family %u, type %u, protocol %u", rec->sock.family,
+			 rec->sock.type, rec->sock.proto);
+	return unsupported("pid %u fd %d: %s (%s) is not supported; close it first", rec->tgid, rec->fd, what,
+			   of->path ? of->path : rec->name[0] ? rec->name : "no name");
+}
+
+bool observed_file_deleted(const struct observed_file *of)
+{
+	static const char suffix[] = " (deleted)";
+	size_t len = of->path ? strlen(of->path) : 0;
+
+	/*
+	 * A file whose name really ends so is taken for a deleted one: the kernel's text does not tell them
+	 * apart, and to refuse is the safe mistake.
+	 */
+	return !of->rec.nlink ||
+	       (len >= sizeof(suffix) - 1 && !strcmp(of->path + len - (sizeof(suffix) - 1), suffix));
+}
+
+/* Why a file cannot be mapped again, in words; NULL when it can. */
+static const char *mapped_file_obstacle(const struct vma *vma, const struct observed_file *of)
+{
+	static const struct {
+		const char *prefix, *why;
+	} unnamed[] = {
+		{ "/memfd:", "a memfd is not supported" },
+		{ "/SYSV", "System V shared memory is not supported" },
+		{ "/[aio]", "an AIO ring (io_setup) is not supported" },
+		{ "anon_inode:[io_uring]", "an io_uring ring is not supported" },
+		{ "anon_inode:[perf_event]", "a perf event buffer is not supported" },
+		{ "anon_inode:", "a kernel object is mapped, which is not supported" },
+		{ "socket:", "a socket is mapped, which is not supported" },
+	};
+
+	if (!of->path)
+		return "its file has no path";
+	for (size_t i = 0; i < sizeof(unnamed) / sizeof(unnamed[0]); i++) {
+		if (!strncmp(of->path, unnamed[i].prefix, strlen(unnamed[i].prefix)))
+			return unnamed[i].why;
+	}
+	if (vma->status & VMA_ANON_SHARED)
+		return NULL;
+	if (observed_file_deleted(of))
+		return "its file has been deleted, which is not supported yet";
+	/* A private mapping of /dev/zero has the device as its file, and is mapped again in the same way. */
+	if (S_ISCHR(of->rec.mode) && of->rec.rdev == (1 << 20 | 5))
+		return NULL;
+	if (!S_ISREG(of->rec.mode))
+		return "it maps a device, which is not supported";
+	return NULL;
+}
+
+int refuse_mapped_file(pid_t pid, const struct vma *vma, const struct observed_file *of)
+{
+	const char *why = mapped_file_obstacle(vma, of);
+
+	if (!why)
+		return 0;
+	return unsupported("pid %d mapping %llx-%llx %s: %s", pid, (unsigned long long)vma->start,
+			   (unsigned long long)vma->end, of->path ? of->path : "", why);
+}
+
+/* One line of /proc/locks: "1: POSIX  ADVISORY  WRITE 812 fe:01:1234 0 EOF"; waiters have "->" in front. */
+static bool parse_lock(const char *line, char type[16], uint32_t *dev, uint64_t *ino)
+{
+	unsigned major, minor;
+	unsigned long long n;
+
+	if (sscanf(line, "%*d: %15s %*s %*s %*d %x:%x:%llu", type, &major, &minor, &n) != 4)
+		return false;
+	*dev = major << 20 | minor;
+	*ino = n;
+	return true;
+}
+
+/* fdinfo lists the locks that were taken through this very descriptor. */
+static bool descriptor_holds_lock(const struct observed_file *of)
+{
+	char path[64], line[256];
+
+	snprintf(path, sizeof(path), "/proc/%u/fdinfo/%d", of->rec.tgid, of->rec.fd);
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	if (!f) /* closed meanwhile: its locks are gone as well */
+		return false;
+	while (fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, "lock:", 5))
+			return true;
+	}
+	return false;
+}
+
+int refuse_locks(const struct observation *obs, bool file_locks)
+{
+	_cleanup_fclose_ FILE *f = fopen("/proc/locks", "re");
+	char line[256], type[16];
+	uint32_t dev;
+	uint64_t ino;
+	int err = 0;
+
+	if (!f) /* a kernel without file locking has none to lose */
+		return errno == ENOENT ? 0 : fail(-errno, "/proc/locks: open");
+	while (fgets(line, sizeof(line), f)) {
+		if (!parse_lock(line, type, &dev, &ino))
+			continue;
+		VEC_FOREACH(of, &obs->fds) {
+			if (of->rec.ino != ino || of->rec.dev != dev || !descriptor_holds_lock(of))
+				continue;
+			err = unsupported("pid %u fd %d %s: holds a file lock (%s)%s, which is not supported yet",
+					  of->rec.tgid, of->rec.fd, of->path ? of->path : "", type,
+					  file_locks ? "" : "; it would need --file-locks");
+		}
+	}
+	return err;
+}

@@ -1,0 +1,27 @@
+/* What bcr does not do, found in an observation: each thing is given to unsupported() with what it is and where. */
+#ifndef BCR_OBSERVE_REFUSE_H
+#define BCR_OBSERVE_REFUSE_H
+
+#include "observe/observe.h"
+
+/* All return 0, or -EOPNOTSUPP when something was refused, or another negative errno that has been reported. */
+
+/* State of one task that cannot be carried. Passing states (vfork) count only when the tree is stopped. */
+int refuse_task(const struct model *m, const struct task *t, const struct task_idents *id, bool stopped);
+
+/* Session leader or foreground group outside the tree, without --shell-job. Terminals have been collected. */
+int refuse_sessions(const struct model *m, bool shell_job);
+
+/* A descriptor that no kind knows. */
+int refuse_descriptor(const struct observed_file *of);
+
+/* A mapping of `of` (not NULL) by task `pid`. */
+int refuse_mapped_file(pid_t pid, const struct vma *vma, const struct observed_file *of);
+
+/* Locks (POSIX, flock, OFD, leases) on files that the tree has open. */
+int refuse_locks(const struct observation *obs, bool file_locks);
+
+/* Did the kernel print the path of a file that has been unlinked, or does its inode have no name left? */
+bool observed_file_deleted(const struct observed_file *of);
+
+#endif

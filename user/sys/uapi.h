@@ -1,0 +1,50 @@
+/* Kernel interface numbers that are newer than the headers bcr is built with (Linux 6.1). */
+#ifndef BCR_SYS_UAPI_H
+#define BCR_SYS_UAPI_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* PAGEMAP_SCAN, include/uapi/linux/fs.h, since Linux 6.7. Named bcr_ so that newer headers do not clash. */
+struct bcr_pm_page_region {
+	__u64 start, end;
+	__u64 categories;
+};
+
+struct bcr_pm_scan_arg {
+	__u64 size;
+	__u64 flags;
+	__u64 start, end;
+	__u64 walk_end;
+	__u64 vec;
+	__u64 vec_len;
+	__u64 max_pages;
+	__u64 category_inverted;
+	__u64 category_mask;
+	__u64 category_anyof_mask;
+	__u64 return_mask;
+};
+
+_Static_assert(sizeof(struct bcr_pm_scan_arg) == 96, "kernel interface");
+
+#define BCR_PAGEMAP_SCAN _IOWR('f', 16, struct bcr_pm_scan_arg)
+
+/* include/uapi/linux/timerfd.h, which cannot be included together with <sys/timerfd.h>. */
+#define BCR_TFD_IOC_SET_TICKS _IOW('T', 0, __u64)
+
+enum {
+	BCR_PAGE_IS_PRESENT = 1 << 3,
+	BCR_PAGE_IS_GUARD = 1 << 8, /* since Linux 6.15 */
+
+	BCR_MADV_GUARD_INSTALL = 102, /* since Linux 6.13 */
+	BCR_MADV_GUARD_REMOVE = 103,
+
+	BCR_PR_TIMER_CREATE_RESTORE_IDS = 77, /* since Linux 6.15 */
+	BCR_PR_TIMER_CREATE_RESTORE_IDS_OFF = 0,
+	BCR_PR_TIMER_CREATE_RESTORE_IDS_ON = 1,
+	BCR_PR_TIMER_CREATE_RESTORE_IDS_GET = 2,
+
+	BCR_UFFD_FEATURE_WP_ASYNC = 1 << 15, /* since Linux 6.7 */
+};
+
+#endif
