@@ -23,7 +23,7 @@ BPFTOOL ?= $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpf
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@printf '  %-8s %s\n' $(1) $(2))
 
-PKGS := libbpf protobuf-c libnl-3.0 libcap jansson libelf
+PKGS := libbpf libprotobuf-c libnl-3.0 libcap jansson libelf
 LIBS = $(shell pkg-config --libs $(PKGS)) -lz -lpthread
 WARN := -Wall -Wextra -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wno-unused-parameter
 CPPFLAGS += -D_GNU_SOURCE -DBCR_VERSION='"$(VERSION)"' -I. -Iuser -I$(O) $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
@@ -38,7 +38,7 @@ BPF_CFLAGS := -target bpf -D__TARGET_ARCH_x86 -O2 -g -Wall -I. -Ivmlinux -I$(O)
 # The blob is run without a libc, a stack protector or a red zone to rely on; -fno-builtin would keep memcpy calls.
 PIE_CFLAGS := -std=gnu11 $(WARN) -O2 -g0 -fpie -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables \
 	-fcf-protection=none -fomit-frame-pointer -mno-red-zone -fvisibility=hidden -fno-jump-tables \
-	-fno-tree-loop-distribute-patterns -I.
+	-fno-tree-loop-distribute-patterns -mgeneral-regs-only -I.
 
 PROTOS := $(wildcard images/*.proto)
 PB_C := $(PROTOS:images/%.proto=$(O)/images/%.pb-c.c)

@@ -259,6 +259,6 @@ int observe_files(struct bpf_iter__task_file *ctx)
 	s->header.pad = 0;
 	bpf_seq_write(seq, &s->header, sizeof(s->header));
 	bpf_seq_write(seq, r, sizeof(*r));
-	bpf_seq_write(seq, s->path, len);
+	bpf_seq_write(seq, s->path, at_most((len + 7) & ~7ULL, sizeof(s->path)));
 	return 0;
 }

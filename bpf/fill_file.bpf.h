@@ -5,6 +5,16 @@
 #include "bpf/compat.bpf.h"
 #include "bpf/file.h"
 
+/* The barriers keep the compiler from comparing one copy of the number and using another, which the verifier refuses. */
+static __always_inline __u64 at_most(__u64 bytes, __u64 max)
+{
+	barrier_var(bytes);
+	if (bytes > max)
+		bytes = max;
+	barrier_var(bytes);
+	return bytes;
+}
+
 /* The pid namespace of whoever runs the program: pids are shown as seen there. */
 static __always_inline struct pid *pid_of_observer(void)
 {

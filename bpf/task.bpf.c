@@ -91,16 +91,6 @@ struct {
 	__type(value, struct extra_record);
 } extras SEC(".maps");
 
-/* The barriers keep the compiler from comparing one copy of the number and using another, which the verifier refuses. */
-static __always_inline __u64 at_most(__u64 bytes, __u64 max)
-{
-	barrier_var(bytes);
-	if (bytes > max)
-		bytes = max;
-	barrier_var(bytes);
-	return bytes;
-}
-
 /* The compiler has no memset for more than a few hundred bytes; the helper clears what it could not read. */
 static __always_inline void zero(void *dst, __u32 bytes)
 {
@@ -176,6 +166,7 @@ static __always_inline void fill_timer(struct extra_record *r, struct k_itimer *
 	r->timer.interval_ns = BPF_CORE_READ(k, it_interval);
 	r->timer.notify_tid = (r->timer.notify & 4) ? pid_seen(pid) : 0; /* SIGEV_THREAD_ID */
 	if (clockid < 0 || clockid == 2 || clockid == 3) { /* CLOCK_PROCESS_CPUTIME_ID, _THREAD_ */
+		r->timer.cpu_pid = pid_seen(BPF_CORE_READ(k, it.cpu.pid));
 		r->timer.value_ns = BPF_CORE_READ(k, it.cpu.node.expires);
 		r->timer.queued = BPF_CORE_READ(k, it.cpu.head) != NULL;
 	} else if (clockid == 8 || clockid == 9) { /* CLOCK_REALTIME_ALARM, _BOOTTIME_ALARM */
@@ -216,8 +207,10 @@ static __always_inline __u32 add_timers(__u32 tgid, struct signal_struct *signal
 	struct signal_struct___hlist *s = (void *)signal;
 	struct queue_walk w = { .tgid = tgid };
 
-	w.next = (__u64)BPF_CORE_READ(s, posix_timers.first);
-	w.head = timers_are_hlist() ? 0 : (__u64)signal + bpf_core_field_offset(s->posix_timers);
+	__u64 head = (__u64)signal + bpf_core_field_offset(s->posix_timers);
+
+	bpf_probe_read_kernel(&w.next, sizeof(w.next), (void *)head); /* list_head.next, hlist_head.first */
+	w.head = timers_are_hlist() ? 0 : head;
 	bpf_loop(MAX_EXTRAS, add_timer, &w, 0);
 	return w.nr;
 }
@@ -454,6 +447,7 @@ static __always_inline void add_thread(struct task_struct *t)
 		return;
 	}
 	zero(r, sizeof(*r));
+	r->global_tgid = t->tgid;
 	r->global_tid = t->pid;
 	r->tid = pid_seen(t->thread_pid);
 	r->exit_state = t->exit_state;

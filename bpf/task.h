@@ -90,7 +90,7 @@ struct thread_record {
 	__u32 restart_clockid;
 	__u32 poll_has_timeout;
 	__u32 restart_kind; /* enum restart_kind of the model; 0: the kernel's functions could not be told apart */
-	__u32 global_tid, tid;
+	__u32 global_tgid, global_tid, tid;
 	__u32 altstack_flags;
 	__u32 rseq_len, rseq_sig;
 	__u32 restore_sigmask;
@@ -111,7 +111,6 @@ struct thread_record {
 	__u32 fpu_bytes; /* of the xsave area in the array of FPU states; 0: not read */
 	__u32 fpu_wanted_bytes;
 	__u32 nr_pending; /* in the array of extras */
-	__u32 pad;
 	__u64 affinity[16];
 	char comm[16];
 };
@@ -130,7 +129,8 @@ struct extra_record {
 			__s32 notify;
 			__s32 signo;
 			__u64 sigval;
-			__s64 overrun;
+			__s32 overrun;
+			__u32 cpu_pid; /* of CPU clocks: the task whose time counts */
 			__u64 interval_ns;
 			__s64 value_ns; /* remaining; of CPU clocks: absolute, in CPU time */
 			__u32 notify_tid;

@@ -74,6 +74,6 @@ int observe_vmas(struct bpf_iter__task_vma *ctx)
 	fill_file(&s->file, file);
 	bpf_seq_write(seq, r, sizeof(*r));
 	bpf_seq_write(seq, &s->file, sizeof(s->file));
-	bpf_seq_write(seq, s->path, len);
+	bpf_seq_write(seq, s->path, at_most((len + 7) & ~7ULL, sizeof(s->path)));
 	return 0;
 }

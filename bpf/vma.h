@@ -17,7 +17,7 @@ struct vma_record {
 	__u32 has_anon;
 	__u32 has_uffd;
 	__u32 tgid;
-	__u32 path_bytes; /* of the path behind the file record, with its final NUL; 0: neither follows */
+	__u32 path_bytes; /* of the path behind the file record, with its final NUL, padded to 8; 0: neither follows */
 	char special[16]; /* name of a mapping of the kernel's own, if `ops` says that it is one */
 };
 
@@ -25,7 +25,7 @@ _Static_assert(sizeof(struct vma_record) == 80, "shared with BPF");
 
 /* In front of each descriptor's file_record in the stream of bpf/file.bpf.c. */
 struct file_header {
-	__u32 path_bytes; /* of the path behind the file record, with its final NUL */
+	__u32 path_bytes; /* of the path behind the file record, with its final NUL, padded to 8 */
 	__u32 pad;
 };
 

@@ -278,6 +278,7 @@ struct alarm {
 struct cpu_timer {
 	struct timerqueue_node node;
 	void *head;
+	struct pid *pid;
 };
 
 struct cpu_itimer {

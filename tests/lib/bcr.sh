@@ -31,7 +31,8 @@ trap 'rc=$?; [ $rc = 0 ] || [ $rc = 77 ] || [ $rc = 1 ] || echo "exit status $rc
 trap 'echo "FAIL: line $LINENO: $BASH_COMMAND"' ERR
 set -E
 
-# await exit PID | file PATH | number PATH N | text PATH STRING | state PID LETTER: waits for the event; false when it did not come.
+# await exit PID | file PATH | number PATH N | text PATH STRING | ...: waits for the event (tests/flow/lib/await.c);
+# false when it did not come.
 await() {
 	"$lib/await" -t "$patience" "$@"
 }

@@ -22,4 +22,13 @@ int capture_memory(struct model *m, struct image_set *set, struct dump_stats *st
 /* Pipe contents and whatever else kinds have to read from the stopped target. */
 int capture_files(struct model *m);
 
+struct freeze;
+
+/*
+ * What the /proc back end of observe/ could not see (pending signals with siginfo, actions, timers, rseq, alternate stacks,
+ * restart blocks, ...), by ptrace and the parasite. freeze_read_cpu() comes before it: threads are in ptrace
+ * stops then, and registers tell who sleeps. Returns 0 or a reported negative errno.
+ */
+int capture_thread_state(struct freeze *f, struct model *m);
+
 #endif

@@ -21,9 +21,6 @@
 #include "base/log.h"
 #include "sys/interrupted-x86_64.h"
 
-/* Kernel-internal codes, include/linux/errno.h. */
-enum { KERN_ERESTARTSYS = 512, KERN_ERESTARTNOINTR = 513, KERN_ERESTARTNOHAND = 514, KERN_ERESTART_RESTARTBLOCK = 516 };
-
 static int siginfo_signo(const struct siginfo_raw *info)
 {
 	siginfo_t si;
@@ -51,13 +48,6 @@ static int handled_signal(const struct task *t, const struct thread *th)
 	return 0;
 }
 
-static void rewind_call(struct cpu_regs *r)
-{
-	r->ip -= SYSCALL_INSN_BYTES;
-	r->ax = r->orig_ax;
-	r->orig_ax = -1;
-}
-
 static void end_call(struct cpu_regs *r)
 {
 	r->ax = -(int64_t)EINTR;
@@ -74,26 +64,26 @@ static void fix_thread(const struct task *t, struct thread *th)
 		th->restart.kind = RESTART_NONE;
 		return;
 	}
-	if (code != KERN_ERESTART_RESTARTBLOCK)
+	if (code != KERNEL_ERESTART_RESTARTBLOCK)
 		th->restart.kind = RESTART_NONE;
 	switch (code) {
-	case KERN_ERESTARTNOINTR:
-		rewind_call(r);
+	case KERNEL_ERESTARTNOINTR:
+		call_rewind(r);
 		return;
-	case KERN_ERESTARTSYS:
+	case KERNEL_ERESTARTSYS:
 		sig = handled_signal(t, th);
 		if (sig && !(t->sigactions[sig - 1].flags & SA_RESTART))
 			end_call(r);
 		else
-			rewind_call(r);
+			call_rewind(r);
 		return;
-	case KERN_ERESTARTNOHAND:
+	case KERNEL_ERESTARTNOHAND:
 		if (handled_signal(t, th))
 			end_call(r);
 		else
-			rewind_call(r);
+			call_rewind(r);
 		return;
-	case KERN_ERESTART_RESTARTBLOCK:
+	case KERNEL_ERESTART_RESTARTBLOCK:
 		if (handled_signal(t, th))
 			th->restart.kind = RESTART_NONE;
 		else
@@ -106,7 +96,7 @@ static void fix_thread(const struct task *t, struct thread *th)
 		return;
 	default:
 		if (call_was_broken_off(r) && !handled_signal(t, th))
-			rewind_call(r);
+			call_rewind(r);
 		else
 			r->orig_ax = -1;
 	}

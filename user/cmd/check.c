@@ -47,7 +47,7 @@ static struct answer ask_bpf(void)
 {
 	struct answer a = {
 		.name = "bpf",
-		.what = "BPF: iterators, open-coded walks, tracepoints with BTF",
+		.what = "BPF: task iterators and open-coded walks, with BTF",
 		.lost = "state is gathered from /proc and by ptrace, which is slower",
 		.need = PROBE_FALLBACK,
 	};

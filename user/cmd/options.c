@@ -423,14 +423,18 @@ static int parse(struct options *o, enum parse_pass pass, struct config_choice *
 	return 0;
 }
 
-/* Reads a whole file as text. -ENOENT is not reported. */
-static int read_text(const char *path, char **ret)
+/* Reads a whole file as text. A file that need not exist, and does not or is somebody else's, is empty. */
+static int read_text(const char *path, bool must_exist, char **ret)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
 
+	if (fd < 0 && !must_exist && (errno == ENOENT || errno == ENOTDIR || errno == EACCES)) {
+		*ret = strdup("");
+		return *ret ? 0 : fail(-ENOMEM, "configuration %s", path);
+	}
 	if (fd < 0)
-		return errno == ENOENT ? -ENOENT : fail(-errno, "configuration %s: open", path);
+		return fail(-errno, "configuration %s: open", path);
 	if (fstat(fd, &st))
 		return fail(-errno, "configuration %s: stat", path);
 	if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_MAX_BYTES)
@@ -496,10 +500,8 @@ static int parse_config(struct options *o, const char *path, bool must_exist, co
 	_cleanup_free_ char *text = NULL;
 	VEC(char *) argv = { 0 };
 	char *save = NULL;
-	int err = read_text(path, &text);
+	int err = read_text(path, must_exist, &text);
 
-	if (err == -ENOENT)
-		return must_exist ? fail(err, "configuration %s", path) : 0;
 	if (err)
 		return err;
 	if (VEC_PUSH(&argv, (char *)verb))

@@ -96,6 +96,11 @@ static void print_path(const char *path, FILE *out)
 		fputc((unsigned char)*path < ' ' || *path == 0x7f ? '?' : *path, out);
 }
 
+static const char *plural(size_t nr)
+{
+	return nr == 1 ? "" : "s";
+}
+
 static const char *task_comm(const struct task *t)
 {
 	return t->threads.nr ? t->threads.v[0].comm : "";
@@ -124,14 +129,32 @@ static void show_tree_line(const struct model *m, const struct task *t, FILE *ou
 		return;
 	}
 	fprintf(out, ", session %d, group %d, %zu thread%s", t->sid, t->pgid, t->threads.nr,
-		t->threads.nr == 1 ? "" : "s");
+		plural(t->threads.nr));
 	if (mm) {
 		struct memory_totals totals = mm_totals(mm);
 
-		fprintf(out, ", %s stored of %s in %zu mappings", size_text(totals.stored_bytes),
-			size_text(totals.mapped_bytes), mm->vmas.nr);
+		fprintf(out, ", %s stored of %s in %zu mapping%s",
+			size_text(totals.stored_bytes), size_text(totals.mapped_bytes), mm->vmas.nr,
+			plural(mm->vmas.nr));
 	}
-	fprintf(out, ", %zu descriptors\n", fds ? fds->fds.nr : 0);
+	size_t nr_fds = fds ? fds->fds.nr : 0;
+	fprintf(out, ", %zu descriptor%s\n", nr_fds, plural(nr_fds));
+}
+
+static const char *restart_name(enum restart_kind kind)
+{
+	switch (kind) {
+	case RESTART_NANOSLEEP:
+		return "nanosleep";
+	case RESTART_FUTEX:
+		return "futex";
+	case RESTART_POLL:
+		return "poll";
+	case RESTART_NONE:
+	case RESTART_UNKNOWN:
+		break;
+	}
+	return NULL;
 }
 
 static void show_thread(const struct thread *th, FILE *out)
@@ -139,9 +162,8 @@ static void show_thread(const struct thread *th, FILE *out)
 	fprintf(out, "    thread %d ", th->tid);
 	print_path(th->comm, out);
 	fprintf(out, "  blocked signals %016" PRIx64 ", %zu pending", th->sigmask, th->pending.nr);
-	if (th->restart.kind == RESTART_NANOSLEEP || th->restart.kind == RESTART_FUTEX ||
-	    th->restart.kind == RESTART_POLL)
-		fprintf(out, ", in system call %u with %.3f s left", th->restart.nr,
+	if (restart_name(th->restart.kind))
+		fprintf(out, ", in %s with %.3f s left", restart_name(th->restart.kind),
 			th->restart.remaining_ns / 1e9);
 	fputc('\n', out);
 }
@@ -281,10 +303,10 @@ static void show_text(const struct model *m, const char *dir, const struct dump_
 
 	fprintf(out, "Image set %s: %zu process%s, %zu thread%s, %s of page contents", dir,
 		m->tasks.nr, m->tasks.nr == 1 ? "" : "es", model_nr_threads(m),
-		model_nr_threads(m) == 1 ? "" : "s", size_text(t.stored_bytes));
+		plural(model_nr_threads(m)), size_text(t.stored_bytes));
 	if (t.parent_bytes)
 		fprintf(out, " and %s in the parent set", size_text(t.parent_bytes));
-	fprintf(out, ", %zu open files\n", m->files.nr);
+	fprintf(out, ", %zu open file%s\n", m->files.nr, plural(m->files.nr));
 	if (stats)
 		fprintf(out, "Dumped with the target stopped for %.3f ms\n",
 			stats->frozen_us / 1e3);
@@ -310,17 +332,26 @@ static json_t *json_text(const char *text)
 	return copy ? json_string(copy) : NULL;
 }
 
+/* JSON integers are signed: addresses and sets of bits are strings, as the kernel prints them. */
+static json_t *json_hex(uint64_t value)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "0x%" PRIx64, value);
+	return json_string(text);
+}
+
 static json_t *json_thread(const struct thread *th)
 {
-	return json_pack("{s:i, s:o, s:I, s:I}", "tid", th->tid, "comm", json_text(th->comm),
-			 "sigmask", (json_int_t)th->sigmask, "pending", (json_int_t)th->pending.nr);
+	return json_pack("{s:i, s:o, s:o, s:I}", "tid", th->tid, "comm", json_text(th->comm),
+			 "sigmask", json_hex(th->sigmask), "pending", (json_int_t)th->pending.nr);
 }
 
 static json_t *json_vma(const struct model *m, const struct vma *vma)
 {
 	const struct file *f = vma->file_id ? model_find_file(m, vma->file_id) : NULL;
-	json_t *o = json_pack("{s:I, s:I, s:b, s:b, s:b, s:b, s:s}", "start", (json_int_t)vma->start,
-			      "end", (json_int_t)vma->end, "read", !!(vma->prot & PROT_READ), "write",
+	json_t *o = json_pack("{s:o, s:o, s:b, s:b, s:b, s:b, s:s}", "start", json_hex(vma->start),
+			      "end", json_hex(vma->end), "read", !!(vma->prot & PROT_READ), "write",
 			      !!(vma->prot & PROT_WRITE), "exec", !!(vma->prot & PROT_EXEC), "shared",
 			      !!(vma->flags & MAP_SHARED), "kind", vma_label(vma));
 
@@ -372,6 +403,15 @@ static json_t *json_task(const struct model *m, const struct task *t)
 		VEC_FOREACH(fd, &table->fds)
 			json_array_append_new(fds, json_fd(m, fd));
 
+	/* Something could not be made: nothing is better than a part. */
+	if (json_array_size(threads) != t->threads.nr || (mm && json_array_size(vmas) != mm->vmas.nr) ||
+	    (table && json_array_size(fds) != table->fds.nr)) {
+		json_decref(threads);
+		json_decref(vmas);
+		json_decref(fds);
+		return NULL;
+	}
+
 	struct memory_totals totals = mm ? mm_totals(mm) : (struct memory_totals){ 0 };
 	return json_pack("{s:i, s:i, s:i, s:i, s:s, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "pid",
 			 t->pid, "ppid", t->ppid, "pgid", t->pgid, "sid", t->sid, "state",
@@ -389,6 +429,10 @@ static int show_json(const struct model *m, const struct dump_stats *stats, FILE
 
 	VEC_FOREACH(task, &m->tasks)
 		json_array_append_new(tasks, json_task(m, task));
+	if (json_array_size(tasks) != m->tasks.nr) {
+		json_decref(tasks);
+		return fail(-ENOMEM, "show: make JSON");
+	}
 
 	json_t *root = json_pack("{s:I, s:I, s:I, s:I, s:o}", "threads",
 				 (json_int_t)model_nr_threads(m), "stored_bytes",

@@ -30,17 +30,30 @@ static void priority_raise(struct priority *p)
 
 static void priority_restore(struct priority *p)
 {
-	if (p->raised && sched_setscheduler(0, p->policy, &p->param) != 0)
+	/* Without CAP_SYS_NICE the flag cannot be taken back; for a normal policy it changes nothing but niceness of children. */
+	if (p->raised && sched_setscheduler(0, p->policy, &p->param) != 0 &&
+	    sched_setscheduler(0, p->policy | SCHED_RESET_ON_FORK, &p->param) != 0)
 		log_warn("bcr keeps running with realtime priority: %s", strerror(errno));
 }
 
 static int choose_backend(struct freeze *f, const char *backend)
 {
-	if (!backend || strcmp(backend, "ptrace") == 0)
-		f->ops = &freeze_ptrace_ops;
-	else
+	const char *why = "";
+
+	f->ops = &freeze_ptrace_ops;
+	if (backend && strcmp(backend, "ptrace") == 0)
+		return 0;
+	if (backend && strcmp(backend, "cgroup") != 0)
 		return fail(-EINVAL, "freezer \"%s\" is unknown: ptrace or cgroup", backend);
-	return 0;
+
+	int err = freeze_cgroup_ops.probe(f, &why);
+	if (!err)
+		f->ops = &freeze_cgroup_ops;
+	else if (err == -EOPNOTSUPP && backend)
+		return fail(0, "pid %d: the cgroup freezer cannot be used: %s", f->root, why);
+	else if (err == -EOPNOTSUPP)
+		log_debug("pid %d: stopped by ptrace: %s", f->root, why);
+	return err == -EOPNOTSUPP ? 0 : err;
 }
 
 int freeze_create(const char *backend, pid_t root, unsigned timeout_s, struct freeze **ret)

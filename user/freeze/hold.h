@@ -39,6 +39,11 @@ struct freeze {
 
 struct freeze_ops {
 	const char *name;
+	/*
+	 * Can it stop this tree? Prepares for it, or says why not (-EOPNOTSUPP); other failures have been reported.
+	 * NULL: always.
+	 */
+	int (*probe)(struct freeze *f, const char **why);
 	/* Stops the tree, or reports why not and holds nothing. */
 	int (*stop)(struct freeze *f);
 	/* Lets it go. Goes on after a failure, and returns the first. */
@@ -80,7 +85,9 @@ int hold_hide_stop(pid_t tid);
 /* Detaches from every thread. */
 void hold_detach(struct freeze *f, bool hide_stop);
 int hold_thaw_by_ptrace(struct freeze *f, enum thaw_mode mode);
-/* After SIGKILL: waits until every process is gone, and reaps what is ours. */
+/* Sends a signal to every process. */
+int hold_signal(struct freeze *f, int sig);
+/* Sends SIGKILL, waits until every process is gone, and reaps what is ours. */
 int hold_kill(struct freeze *f);
 /* After SIGSTOP: waits until every thread is in state T. */
 int hold_wait_stopped(struct freeze *f);

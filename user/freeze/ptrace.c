@@ -90,6 +90,11 @@ static int diagnose_no_stop(const struct freeze *f, const struct held_thread *t)
 	char state = hold_state(t->tid), wchan[128];
 
 	read_wchan(t->tid, wchan, sizeof(wchan));
+	if (state == 'D' && (strcmp(wchan, "kernel_clone") == 0 || strcmp(wchan, "wait_for_vfork_done") == 0))
+		return fail(-ETIMEDOUT,
+			    "pid %d thread %d did not stop within %u s: it waits for its vfork child to call execve or "
+			    "exit; try again when it has",
+			    pid, t->tid, f->timeout_s);
 	if (state == 'D')
 		return fail(-ETIMEDOUT,
 			    "pid %d thread %d did not stop within %u s: uninterruptible (state D) in %s; "
@@ -246,7 +251,7 @@ void hold_detach(struct freeze *f, bool hide_stop)
 	}
 }
 
-static int signal_all(struct freeze *f, int sig)
+int hold_signal(struct freeze *f, int sig)
 {
 	int err = 0;
 
@@ -270,7 +275,7 @@ static int left_ms(uint64_t deadline_ns)
 int hold_kill(struct freeze *f)
 {
 	uint64_t deadline_ns = ptrace_now_ns() + (uint64_t)f->timeout_s * 1000000000u;
-	int err = signal_all(f, SIGKILL);
+	int err = hold_signal(f, SIGKILL);
 
 	if (err)
 		return err;
@@ -347,7 +352,7 @@ int hold_thaw_by_ptrace(struct freeze *f, enum thaw_mode mode)
 		return hold_kill(f);
 	case THAW_STOP:
 		/* Queued before the detach: it is the first thing a released thread meets, no instruction is run. */
-		err = signal_all(f, SIGSTOP);
+		err = hold_signal(f, SIGSTOP);
 		hold_detach(f, true);
 		return err ? err : hold_wait_stopped(f);
 	case THAW_RUN:

@@ -392,8 +392,6 @@ int cpu_load(const struct image_reader *r, const struct xstate_layout *l, const 
 		err = check_tls(r, ti);
 	if (err)
 		return err;
-	if (ti->clear_tid_addr >= USER_END)
-		return bad_image(r, "clear_tid_addr is not an address of a program");
 	th->clear_tid = ti->clear_tid_addr;
 	return load_fpu(r, l, ti->fpregs, extra, &th->cpu.fpu);
 }

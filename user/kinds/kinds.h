@@ -51,6 +51,11 @@ struct kind {
 	 * f->id, type, flags, pos, fown are set already. 0, a reported failure, or unsupported().
 	 */
 	int (*collect)(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f);
+	/*
+	 * After all files of a run have been collected: what only the whole tree tells (pipes whose other end is outside).
+	 * Returns like collect. Optional.
+	 */
+	int (*finish)(const struct collect_ctx *ctx);
 	/* Only what collect cannot see: target stopped, `rec.tgid`/`rec.fd` name a descriptor. Optional. */
 	int (*dump)(struct model *m, struct file *f, pid_t pid, int fd);
 	/* Model → message, pure. Everything but msg->type and msg->id. */

@@ -51,9 +51,10 @@ enum restart_kind {
 
 struct restart {
 	enum restart_kind kind;
-	uint32_t nr;           /* system call number (orig_ax) */
+	uint32_t nr;           /* of the system call; that of the first call where orig_ax is restart_syscall */
 	uint32_t clockid;      /* of nanosleep */
-	int64_t remaining_ns;  /* at the moment of the stop; never negative */
+	/* At the moment of the stop; never negative. INT64_MAX: no limit but its own arguments', issue it again as it was. */
+	int64_t remaining_ns;
 };
 
 struct thread {
@@ -297,6 +298,7 @@ struct file {
 			uint32_t ifindex;
 			uint32_t so_sndbuf, so_rcvbuf, so_priority, so_mark, so_rcvlowat;
 			uint64_t so_rcvtimeo_us, so_sndtimeo_us;
+			uint32_t so_buf_lock; /* which buffer sizes were set by the program: SOCK_SNDBUF_LOCK 1, _RCVBUF_ 2 */
 			bool reuseaddr, reuseport, keepalive, v6only, nodelay, freebind;
 			uint32_t keepcnt, keepidle, keepintvl;
 			uint32_t uid;
@@ -307,7 +309,7 @@ struct file {
 			uint8_t name[108]; /* sun_path; abstract names begin with 0 */
 			uint32_t name_len;
 			uint32_t mode, uid, gid; /* of the socket file */
-			uint32_t so_sndbuf, so_rcvbuf;
+			uint32_t so_sndbuf, so_rcvbuf, so_buf_lock;
 			bool passcred;
 		} unix_sk;
 	};
@@ -320,6 +322,8 @@ struct pipe {
 	uint8_t *data;       /* owned */
 	uint32_t len_bytes;
 	bool captured;
+	bool unknown_ends;         /* observe only: the back end does not know the next two */
+	uint32_t readers, writers; /* observe only: open file descriptions of each end, in the whole system */
 	/* Where it can be opened from outside while the target lives: /proc/PID/fd/FD. Observe only. */
 	pid_t pid;
 	int32_t fd;

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -311,13 +310,10 @@ static int proc_backend_run(void *state, bool stopped, struct observation *o)
 	struct proc_state *ps = state;
 	struct proc_run r = { .o = o };
 	struct proc_stat st;
-	struct timespec now;
 	int err = proc_read_stat(ps->root_dir, "stat", &st);
 
 	if (err)
 		return fail(err, "pid %d: has ended", ps->root);
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	o->m->uptime_us = now.tv_sec * 1000000ULL + now.tv_nsec / 1000;
 	err = run_tree(&r, ps->root);
 	if (!err)
 		err = run_idents(&r);

@@ -188,7 +188,7 @@ static int fill_descriptor(int dir, int pidfd, struct observed_file *of)
 	if (err)
 		return err;
 	fill_name(&of->rec, of->path);
-	/* A socket's family decides its kind, so the duplicate comes before fdinfo; it needs the flags (O_PATH). */
+	/* fdinfo first: whether it is an O_PATH descriptor, which answers no system call, is among its flags. */
 	err = fill_fdinfo(dir, of);
 	return err ? err : fill_from_duplicate(pidfd, &of->rec);
 }

@@ -404,8 +404,6 @@ static int fill_live_task(struct task *t, struct task_idents *id, int dir, const
 	if (!err)
 		err = fill_timers(t, dir);
 	if (!err)
-		err = fill_numbers(t, dir);
-	if (!err)
 		err = check_class(id, dir);
 	if (!err)
 		err = push_signals(proc_field_u64(status, "ShdPnd", 16, 0), &t->pending);
@@ -438,6 +436,8 @@ int proc_task(struct proc_run *r, size_t at)
 		err = fill_namespaces(t, dir);
 	if (!err)
 		err = fill_cgroup(t, dir);
+	if (!err)
+		err = fill_numbers(t, dir);
 	if (!err && t->state != TASK_ZOMBIE)
 		err = fill_live_task(t, id, dir, &st, status);
 	return proc_fail(err, t->pid, "read its state");

@@ -18,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
@@ -281,33 +282,37 @@ static int probe_wp_async(void)
 	return fd < 0 ? -errno : result(ioctl(fd, UFFDIO_API, &api));
 }
 
-/* Is there a mounted v2 hierarchy with controllable freezing? Only groups below the root have the file. */
+/* Can groups of the v2 hierarchy mounted here be frozen? The root has no such file: a group of our own tells. */
+static int freezer_at(const char *mount)
+{
+	_cleanup_close_ int dir = open(mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char name[40], path[64];
+
+	if (dir < 0)
+		return -errno;
+	snprintf(name, sizeof(name), "bcr-check-%d", getpid());
+	snprintf(path, sizeof(path), "%s/cgroup.freeze", name);
+	if (mkdirat(dir, name, 0700))
+		return -errno;
+	int err = result(faccessat(dir, path, W_OK, AT_EACCESS));
+	if (unlinkat(dir, name, AT_REMOVEDIR))
+		return -errno;
+	return err;
+}
+
 static int probe_cgroup_freezer(void)
 {
 	_cleanup_fclose_ FILE *f = fopen("/proc/self/mountinfo", "re");
 	char line[4096], mount[1024];
+	int err = -ENODEV;
 
 	if (!f)
 		return -errno;
-	while (fgets(line, sizeof(line), f)) {
-		if (!strstr(line, " - cgroup2 ") ||
-		    sscanf(line, "%*d %*d %*s %*s %1023s", mount) != 1)
-			continue;
-		_cleanup_closedir_ DIR *dir = opendir(mount);
-		struct dirent *e;
-		while (dir && (e = readdir(dir))) {
-			char path[320];
-
-			if (e->d_type != DT_DIR || !strcmp(e->d_name, "."))
-				continue;
-			snprintf(path, sizeof(path), "%s/cgroup.freeze", e->d_name);
-			if (!faccessat(dirfd(dir), path, W_OK, AT_EACCESS))
-				return 0;
-		}
-		/* Mounted, but no group below to look at: its own root may be one (a cgroup namespace). */
-		return dir && !faccessat(dirfd(dir), "cgroup.freeze", W_OK, AT_EACCESS) ? 0 : -ENODATA;
+	while (err && fgets(line, sizeof(line), f)) {
+		if (strstr(line, " - cgroup2 ") && sscanf(line, "%*d %*d %*s %*s %1023s", mount) == 1)
+			err = freezer_at(mount);
 	}
-	return -ENODEV;
+	return err;
 }
 
 static int has_cap(cap_value_t cap)

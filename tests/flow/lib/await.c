@@ -1,5 +1,6 @@
 /* Waits for an event, so that no test has to sleep: `await [-t SECONDS] exit PID` and others, see usage(). */
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -20,6 +21,8 @@ static void usage(void)
 	      "await [-t SECONDS] file PATH          until the file is there and not empty\n"
 	      "await [-t SECONDS] number PATH N      until the number in the file is N or more\n"
 	      "await [-t SECONDS] text PATH STRING   until the file holds the string\n"
+	      "await [-t SECONDS] size PATH BYTES    until the file is that large\n"
+	      "await [-t SECONDS] entries DIR SUFFIX N  until N names in the directory end so\n"
 	      "await [-t SECONDS] state PID LETTERS  until every thread is in one of the states\n"
 	      "Exit status 0: so it is; 1: not within the time (30 s).\n", stderr);
 	exit(2);
@@ -78,22 +81,51 @@ static bool file_has(const char *path, const char *what, const char *arg)
 	return memmem(buf, len, arg, strlen(arg)) != NULL;
 }
 
-static bool await_file(const char *path, const char *what, const char *arg)
+static bool directory_has(const char *path, const char *suffix, int wanted)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+	int nr = 0;
+
+	while (dir && (entry = readdir(dir))) {
+		size_t len = strlen(entry->d_name), end = strlen(suffix);
+
+		nr += len >= end && !strcmp(entry->d_name + len - end, suffix);
+	}
+	if (dir)
+		closedir(dir);
+	return nr >= wanted;
+}
+
+/* args: PATH, and what is wanted of it */
+static bool is_so(const char *what, char **args)
+{
+	struct stat st;
+
+	if (!strcmp(what, "entries"))
+		return directory_has(args[0], args[1], atoi(args[2]));
+	if (!strcmp(what, "size"))
+		return stat(args[0], &st) == 0 && st.st_size >= atoll(args[1]);
+	return file_has(args[0], what, args[1]);
+}
+
+static bool await_file(const char *what, char **args)
 {
 	char dir[PATH_MAX], events[4096];
 	int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	char *slash;
 
-	snprintf(dir, sizeof(dir), "%s", path);
-	slash = strrchr(dir, '/');
-	if (slash)
-		*slash = 0;
-	if (inotify_add_watch(fd, slash ? dir : ".", IN_CREATE | IN_MODIFY | IN_MOVED_TO | IN_CLOSE_WRITE) < 0) {
+	snprintf(dir, sizeof(dir), "%s", args[0]);
+	if (strcmp(what, "entries")) {
+		char *slash = strrchr(dir, '/');
+
+		strcpy(slash ? slash : dir, slash ? "" : ".");
+	}
+	if (inotify_add_watch(fd, dir, IN_CREATE | IN_MODIFY | IN_MOVED_TO | IN_CLOSE_WRITE) < 0) {
 		perror(dir);
 		return false;
 	}
-	while (!file_has(path, what, arg)) {
+	while (!is_so(what, args)) {
 		if (!left_ms(INT_MAX))
 			return false;
 		/* Stores through a mapping tell nobody: look every 10 ms as well. */
@@ -147,10 +179,10 @@ int main(int argc, char **argv)
 	}
 	if (argc == 3 && !strcmp(argv[1], "exit"))
 		return !await_exit(atoi(argv[2]));
-	if (argc == 3 && !strcmp(argv[1], "file"))
-		return !await_file(argv[2], argv[1], "");
-	if (argc == 4 && (!strcmp(argv[1], "number") || !strcmp(argv[1], "text")))
-		return !await_file(argv[2], argv[1], argv[3]);
+	if ((argc == 3 && !strcmp(argv[1], "file")) ||
+	    (argc == 4 && (!strcmp(argv[1], "number") || !strcmp(argv[1], "text") || !strcmp(argv[1], "size"))) ||
+	    (argc == 5 && !strcmp(argv[1], "entries")))
+		return !await_file(argv[1], argv + 2);
 	if (argc == 4 && !strcmp(argv[1], "state"))
 		return !await_state(argv[2], argv[3]);
 	usage();

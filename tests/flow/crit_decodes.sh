@@ -1,0 +1,54 @@
+#!/bin/bash
+# Every image file decodes with Debian's crit, an independent reader, for sets of varied targets; and the statistics are true.
+set -eu
+# shellcheck source=tests/lib/bcr.sh
+. "$SRC/tests/lib/bcr.sh"
+# The one of the package: it wants the Python that it was packaged for.
+crit=(/usr/bin/python3 /usr/bin/crit)
+"${crit[@]}" show --help >/dev/null 2>&1 || skip "no crit: install the package criu"
+
+decode() {
+	local file
+	for file in "$1"/*.img "$1"/stats-*; do
+		case ${file##*/} in pages-*) continue ;; esac # raw pages
+		"${crit[@]}" show "$file" >decoded 2>&1 || { show_log decoded; fail "crit does not decode $file"; }
+		/usr/bin/python3 -IS -c 'import json; json.load(open("decoded"))' || fail "crit shows no JSON for $file"
+		decoded=$((decoded + 1))
+	done
+	for what in ps fds mems; do
+		"${crit[@]}" x "$1" $what >"$what.out" 2>&1 || { show_log "$what.out"; fail "crit x $1 $what"; }
+		[ -s "$what.out" ] || fail "crit x $1 $what shows nothing"
+	done
+	grep -q "^ *$2 " ps.out || { cat ps.out; fail "crit x $1 ps does not show pid $2"; }
+}
+
+# pages_written + shpages_written is what is in the files of pages.
+check_stats() {
+	"${crit[@]}" show "$1/stats-dump" >stats
+	/usr/bin/python3 -IS - "$1" <<-'PYTHON' || fail "stats-dump of $1 is not true"
+	import glob, json, os, sys
+	dump = json.load(open("stats"))["entries"][0]["dump"]
+	stored = sum(os.path.getsize(f) for f in glob.glob(sys.argv[1] + "/pages-*.img"))
+	said = int(dump["pages_written"]) + int(dump.get("shpages_written", 0))
+	print("stored", stored // 4096, "pages; stats-dump:", dump)
+	ok = stored % 4096 == 0 and said == stored // 4096 and said > 0
+	ok = ok and int(dump["frozen_time"]) > 0 and int(dump["freezing_time"]) > 0
+	ok = ok and int(dump["pages_scanned"]) >= int(dump["pages_written"])
+	sys.exit(not ok)
+	PYTHON
+}
+
+decoded=0
+for name in rich memory signals sessions creds threads cow interrupted crowd; do
+	say "$name"
+	target "$PWD/$name" "$lib/$name"
+	dump "$PWD/images-$name" "$pid"
+	gone "$pid"
+	decode "$PWD/images-$name" "$pid"
+	check_stats "$PWD/images-$name"
+	restore "$PWD/images-$name"
+	"${crit[@]}" show "images-$name/stats-restore" >stats || fail "crit does not decode stats-restore"
+	# The data of the restored program is checked by other tests.
+	finish "$PWD/$name" "$pid"
+done
+say "$decoded files"

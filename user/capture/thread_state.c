@@ -1,0 +1,300 @@
+/*
+ * What /proc does not show of a stopped thread: asked for by ptrace and, where only the thread itself can know, by
+ * the parasite. Used when the /proc back end observed; the BPF one sees all this from outside.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "capture/capture.h"
+#include "capture/parasite.h"
+#include "sys/interrupted-x86_64.h"
+#include "sys/tracee.h"
+
+enum { PEEK_AT_ONCE = 32, TIMERS_AT_ONCE = 32 };
+
+typedef VEC(struct siginfo_raw) siginfo_vec;
+
+/* `pending` is a VEC(struct siginfo_raw) of whatever anonymous type. */
+static int read_pending(pid_t pid, pid_t tid, bool shared, void *pending)
+{
+	siginfo_vec *vec = pending;
+
+	vec->nr = 0;
+	for (;;) {
+		if (VEC_RESERVE(vec, vec->nr + PEEK_AT_ONCE))
+			return fail(-ENOMEM, "pid %d thread %d: read pending signals", pid, tid);
+		int got = ptrace_peek_siginfo(tid, shared, vec->nr, PEEK_AT_ONCE, vec->v + vec->nr);
+		if (got < 0)
+			return fail(got, "pid %d thread %d: read pending signals", pid, tid);
+		vec->nr += (size_t)got;
+		if (got < PEEK_AT_ONCE)
+			return 0;
+	}
+}
+
+static int read_by_ptrace(pid_t pid, struct thread *t)
+{
+	struct ptrace_rseq rseq = { 0 };
+	int err = read_pending(pid, t->tid, false, &t->pending);
+
+	if (err)
+		return err;
+	err = ptrace_get_sigmask(t->tid, &t->sigmask);
+	if (err)
+		return fail(err, "pid %d thread %d: read the signal mask", pid, t->tid);
+	err = ptrace_get_rseq(t->tid, &rseq);
+	if (err && err != -EIO && err != -EINVAL)
+		return fail(err, "pid %d thread %d: read the rseq registration", pid, t->tid);
+	if (err)
+		log_warn("pid %d thread %d: this kernel does not tell whether rseq is registered; it will not be", pid, t->tid);
+	t->rseq.ptr = rseq.ptr;
+	t->rseq.len_bytes = rseq.len_bytes;
+	t->rseq.sig = rseq.sig;
+	t->rseq.flags = rseq.flags;
+	return 0;
+}
+
+/*
+ * Which call a restart block belongs to. A call that was restarted before shows as restart_syscall; the instruction
+ * in front of it, in every C library a load of the number, tells which one it was.
+ */
+static uint32_t restarted_nr(pid_t pid, const struct cpu_regs *r)
+{
+	struct __attribute__((packed)) {
+		uint8_t mov_eax;
+		uint32_t nr;
+		uint8_t syscall[2];
+	} insn;
+
+	if (r->orig_ax != SYS_restart_syscall)
+		return (uint32_t)r->orig_ax;
+	if (remote_read(pid, r->ip - sizeof(insn), &insn, sizeof(insn)) || insn.mov_eax != 0xb8 || insn.syscall[0] != 0x0f ||
+	    insn.syscall[1] != 0x05)
+		return SYS_restart_syscall;
+	return insn.nr;
+}
+
+/* The kernel wrote the remaining time for the program at the stop, if the program wants it. */
+static bool read_remaining(pid_t pid, taddr_t request, taddr_t remaining, int64_t *ret_ns)
+{
+	struct timespec asked, left;
+
+	if (!remaining || remote_read(pid, request, &asked, sizeof(asked)) || remote_read(pid, remaining, &left, sizeof(left)))
+		return false;
+	/* Both may be the same memory; otherwise more can never remain than was asked for. */
+	if (left.tv_sec < 0 || left.tv_nsec < 0 || left.tv_nsec >= 1000000000 || left.tv_sec > asked.tv_sec ||
+	    (left.tv_sec == asked.tv_sec && left.tv_nsec > asked.tv_nsec))
+		return false;
+	*ret_ns = (int64_t)left.tv_sec * 1000000000 + left.tv_nsec;
+	return true;
+}
+
+static void read_restart(pid_t pid, struct thread *t)
+{
+	const struct cpu_regs *r = &t->cpu.regs;
+
+	t->restart = (struct restart){ 0 };
+	if ((int64_t)r->ax != -KERNEL_ERESTART_RESTARTBLOCK)
+		return;
+
+	t->restart.nr = restarted_nr(pid, r);
+	bool known = false;
+	if (t->restart.nr == SYS_nanosleep) {
+		t->restart.clockid = CLOCK_MONOTONIC;
+		known = read_remaining(pid, r->di, r->si, &t->restart.remaining_ns);
+	} else if (t->restart.nr == SYS_clock_nanosleep) {
+		t->restart.clockid = (uint32_t)r->di;
+		known = read_remaining(pid, r->dx, r->r10, &t->restart.remaining_ns);
+	}
+	t->restart.kind = known ? RESTART_NANOSLEEP : RESTART_UNKNOWN;
+	if (!known)
+		log_warn("pid %d thread %d sleeps in system call %u, and only the BPF observer can tell for how long: "
+			 "restored, the call returns EINTR",
+			 pid, t->tid, t->restart.nr);
+}
+
+/* A call of a list that must have worked. */
+static int check_call(pid_t pid, pid_t tid, const struct parasite_list *list, uint32_t call, const char *what)
+{
+	int64_t ret = list->calls[call].ret;
+
+	return ret < 0 ? fail((int)ret, "pid %d thread %d: %s", pid, tid, what) : 0;
+}
+
+static int ask_thread(const struct parasite *p, struct thread *t)
+{
+	_cleanup_free_ struct parasite_list *list = calloc(1, sizeof(*list));
+	uint32_t at_stack, at_tid, at_pdeath;
+
+	if (!list)
+		return fail(-ENOMEM, "pid %d thread %d: ask it for its state", p->pid, t->tid);
+
+	uint32_t c_stack = parasite_add(list, SYS_sigaltstack, 0, parasite_data(p, list, sizeof(stack_t), &at_stack), 0, 0);
+	uint32_t c_tid = parasite_add(list, SYS_prctl, PR_GET_TID_ADDRESS, parasite_data(p, list, 8, &at_tid), 0, 0);
+	uint32_t c_pdeath = parasite_add(list, SYS_prctl, PR_GET_PDEATHSIG, parasite_data(p, list, 4, &at_pdeath), 0, 0);
+	uint32_t c_secure = parasite_add(list, SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0);
+
+	int err = parasite_execute(p, t->tid, list);
+	if (!err)
+		err = check_call(p->pid, t->tid, list, c_stack, "read the alternate signal stack");
+	if (!err)
+		err = check_call(p->pid, t->tid, list, c_tid, "read clear_child_tid (needs CONFIG_CHECKPOINT_RESTORE)");
+	if (!err)
+		err = check_call(p->pid, t->tid, list, c_pdeath, "read the parent death signal");
+	if (!err)
+		err = check_call(p->pid, t->tid, list, c_secure, "read the securebits");
+	if (err)
+		return err;
+
+	stack_t stack;
+	memcpy(&stack, list->data + at_stack, sizeof(stack));
+	t->altstack.sp = (taddr_t)(uintptr_t)stack.ss_sp;
+	t->altstack.size_bytes = stack.ss_size;
+	/* The parasite runs on a stack of its own: what the thread itself would see is decided by its own. */
+	t->altstack.flags = (uint32_t)stack.ss_flags;
+	memcpy(&t->clear_tid, list->data + at_tid, sizeof(t->clear_tid));
+	memcpy(&t->pdeath_signal, list->data + at_pdeath, sizeof(t->pdeath_signal));
+	t->creds.securebits = (uint32_t)list->calls[c_secure].ret;
+	return 0;
+}
+
+static void take_itimer(struct itimer *ret, const uint8_t *data)
+{
+	struct itimerval v;
+
+	memcpy(&v, data, sizeof(v));
+	ret->interval_us = (uint64_t)v.it_interval.tv_sec * 1000000 + (uint64_t)v.it_interval.tv_usec;
+	ret->value_us = (uint64_t)v.it_value.tv_sec * 1000000 + (uint64_t)v.it_value.tv_usec;
+}
+
+/* What all threads of a process share; asked of any one. */
+static int ask_process(const struct parasite *p, pid_t tid, struct task *task, struct mm *mm)
+{
+	_cleanup_free_ struct parasite_list *list = calloc(1, sizeof(*list));
+	uint32_t at_action[MODEL_NSIG], at_itimer[3], at_reaper;
+
+	if (!list)
+		return fail(-ENOMEM, "pid %d: ask it for its state", p->pid);
+
+	for (int i = 0; i < MODEL_NSIG; i++) {
+		taddr_t at = parasite_data(p, list, sizeof(struct sigaction_raw), &at_action[i]);
+		parasite_add(list, SYS_rt_sigaction, (uint64_t)i + 1, 0, at, sizeof(uint64_t));
+	}
+	for (int i = 0; i < 3; i++) {
+		taddr_t at = parasite_data(p, list, sizeof(struct itimerval), &at_itimer[i]);
+		parasite_add(list, SYS_getitimer, (uint64_t)i, at, 0, 0);
+	}
+	taddr_t at = parasite_data(p, list, 4, &at_reaper);
+	parasite_add(list, SYS_prctl, PR_GET_CHILD_SUBREAPER, at, 0, 0);
+	uint32_t c_dumpable = parasite_add(list, SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0);
+	uint32_t c_thp = parasite_add(list, SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0);
+	uint32_t c_personality = parasite_add(list, SYS_personality, 0xffffffffu, 0, 0, 0);
+
+	int err = parasite_execute(p, tid, list);
+	for (uint32_t i = 0; !err && i < list->nr_calls; i++)
+		/* Kernels without transparent huge pages do not know what c_thp asks for. */
+		if (i != c_thp)
+			err = check_call(p->pid, tid, list, i, "ask it for its state");
+	if (err)
+		return err;
+
+	for (int i = 0; i < MODEL_NSIG; i++)
+		memcpy(&task->sigactions[i], list->data + at_action[i], sizeof(struct sigaction_raw));
+	for (int i = 0; i < 3; i++)
+		take_itimer(&task->itimers[i], list->data + at_itimer[i]);
+	int reaper;
+	memcpy(&reaper, list->data + at_reaper, sizeof(reaper));
+	task->child_subreaper = reaper;
+	task->personality = (uint32_t)list->calls[c_personality].ret;
+	if (mm) {
+		mm->dumpable = (int32_t)list->calls[c_dumpable].ret;
+		mm->thp_disabled = list->calls[c_thp].ret == 1;
+	}
+	return 0;
+}
+
+static int ask_timers(const struct parasite *p, pid_t tid, struct posix_timer *timers, size_t nr)
+{
+	_cleanup_free_ struct parasite_list *list = calloc(1, sizeof(*list));
+	uint32_t at_value[TIMERS_AT_ONCE];
+
+	if (!list)
+		return fail(-ENOMEM, "pid %d: ask it for its timers", p->pid);
+	for (size_t i = 0; i < nr; i++) {
+		taddr_t at = parasite_data(p, list, sizeof(struct itimerspec), &at_value[i]);
+		parasite_add(list, SYS_timer_gettime, (uint64_t)timers[i].id, at, 0, 0);
+		parasite_add(list, SYS_timer_getoverrun, (uint64_t)timers[i].id, 0, 0, 0);
+	}
+	int err = parasite_execute(p, tid, list);
+	for (uint32_t i = 0; !err && i < list->nr_calls; i++)
+		err = check_call(p->pid, tid, list, i, "ask it for its timers");
+	if (err)
+		return err;
+
+	for (size_t i = 0; i < nr; i++) {
+		struct itimerspec v;
+
+		memcpy(&v, list->data + at_value[i], sizeof(v));
+		timers[i].interval_ns = (uint64_t)v.it_interval.tv_sec * 1000000000u + (uint64_t)v.it_interval.tv_nsec;
+		timers[i].value_ns = (uint64_t)v.it_value.tv_sec * 1000000000u + (uint64_t)v.it_value.tv_nsec;
+		timers[i].overrun = (uint32_t)list->calls[2 * i + 1].ret;
+	}
+	return 0;
+}
+
+static int ask_task(const struct parasite *p, struct task *task, struct mm *mm)
+{
+	pid_t tid = task->threads.v[0].tid;
+	int err = ask_process(p, tid, task, mm);
+
+	for (size_t i = 0; !err && i < task->timers.nr; i += TIMERS_AT_ONCE) {
+		size_t left = task->timers.nr - i;
+		err = ask_timers(p, tid, task->timers.v + i, left < TIMERS_AT_ONCE ? left : TIMERS_AT_ONCE);
+	}
+	for (size_t i = 0; !err && i < task->threads.nr; i++)
+		err = ask_thread(p, &task->threads.v[i]);
+	return err;
+}
+
+static int capture_task(struct model *m, struct task *task)
+{
+	struct parasite p;
+	pid_t tid = task->threads.v[0].tid;
+
+	/* By ptrace first: the parasite's own signal would be among the pending ones if anything went wrong. */
+	int err = read_pending(task->pid, tid, true, &task->pending);
+	for (size_t i = 0; !err && i < task->threads.nr; i++) {
+		err = read_by_ptrace(task->pid, &task->threads.v[i]);
+		if (!err)
+			read_restart(task->pid, &task->threads.v[i]);
+	}
+	if (err)
+		return err;
+
+	err = parasite_inject(task->pid, tid, &p);
+	if (err)
+		return err;
+	err = ask_task(&p, task, model_find_mm(m, task->mm_id));
+	int err_remove = parasite_remove(&p, tid);
+	return err ? err : err_remove;
+}
+
+int capture_thread_state(struct freeze *f, struct model *m)
+{
+	VEC_FOREACH(task, &m->tasks) {
+		if (task->state == TASK_ZOMBIE || task->state == TASK_DEAD || !task->threads.nr)
+			continue;
+		int err = capture_task(m, task);
+		if (err)
+			return err;
+	}
+	return 0;
+}

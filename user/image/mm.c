@@ -1,0 +1,639 @@
+/*
+ * Address spaces and page indexes ↔ mm-N.img, pagemap-N.img, pagemap-shmem-N.img.
+ *
+ * Tasks that share an address space (equal vm_id) have an mm and a pagemap file each, as every task of CRIU's format has, with
+ * the same in them. The pages are there once: both pagemaps name the same pages file. The reader takes the files of the
+ * first such task in pstree.img.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/log.h"
+#include "image/magic.h"
+#include "image/parts.h"
+#include "image/set.h"
+#include "images/mm.pb-c.h"
+#include "images/pagemap.pb-c.h"
+
+enum {
+	NR_AUXV_MAX = 128,
+	PAGE = MODEL_PAGE_SIZE,
+	WIRE_FLAGS = PAGES_PARENT | PAGES_LAZY | PAGES_PRESENT,
+	/* Bits of vma.status that CRIU has and bcr does not restore. */
+	STATUS_SOCKET = 1 << 11, STATUS_AIO = 1 << 13, STATUS_SHSTK = 1 << 15,
+	STATUS_KNOWN = VMA_REGULAR | VMA_STACK | VMA_VSYSCALL | VMA_VDSO | VMA_HEAP | VMA_FILE_PRIVATE |
+		       VMA_FILE_SHARED | VMA_ANON_SHARED | VMA_ANON_PRIVATE | VMA_VVAR | VMA_MEMFD,
+	STATUS_TYPE = VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_ANON_SHARED | VMA_ANON_PRIVATE,
+	STATUS_FILE = VMA_FILE_PRIVATE | VMA_FILE_SHARED,
+};
+
+/* --- saving pages --- */
+
+static int save_run(struct image_writer *w, const struct page_run *run)
+{
+	PagemapEntry e = PAGEMAP_ENTRY__INIT;
+
+	e.vaddr = run->start;
+	/* Readers before CRIU 4 know this field only. */
+	e.compat_nr_pages = run->nr_pages <= UINT32_MAX ? run->nr_pages : 0;
+	e.has_nr_pages = true;
+	e.nr_pages = run->nr_pages;
+	e.has_flags = true;
+	e.flags = run->flags & WIRE_FLAGS;
+	return writer_put(w, &e.base);
+}
+
+/* The format has no offsets: pages are in the file in the order of the runs, without gaps. */
+static int check_runs(const struct image_writer *w, const struct page_run *runs, size_t nr,
+		      uint64_t *ret_bytes)
+{
+	uint64_t next = 0, bytes = 0;
+
+	for (size_t i = 0; i < nr; i++) {
+		if (runs[i].start < next || !runs[i].nr_pages)
+			return fail(0, "%s: pages at 0x%llx are out of order", w->name,
+				    (unsigned long long)runs[i].start);
+		next = runs[i].start + runs[i].nr_pages * PAGE;
+		if (runs[i].flags & PAGES_PARENT)
+			return unsupported("%s: pages in a parent image set", w->name);
+		if (!(runs[i].flags & PAGES_PRESENT))
+			continue;
+		if (runs[i].offset_bytes != bytes)
+			return fail(0, "%s: pages at 0x%llx are at offset %llu of the pages file instead of %llu",
+				    w->name, (unsigned long long)runs[i].start,
+				    (unsigned long long)runs[i].offset_bytes, (unsigned long long)bytes);
+		bytes += runs[i].nr_pages * PAGE;
+	}
+	*ret_bytes = bytes;
+	return 0;
+}
+
+/* The pages file must hold what the runs say; one without pages is made here, because readers want it. */
+static int check_pages_file(struct save *s, uint32_t pages_id, uint64_t bytes)
+{
+	char name[IMAGE_NAME_MAX];
+	uint64_t size = 0;
+	int err, fd;
+
+	snprintf(name, sizeof(name), "pages-%u.img", pages_id);
+	err = image_set_size(s->set, name, &size);
+	if (err == -ENOENT && !bytes) {
+		err = image_set_open_raw(s->set, name, &fd);
+		if (!err)
+			close(fd);
+		return err;
+	}
+	if (err && err != -ENOENT)
+		return err;
+	if (size != bytes)
+		return fail(0, "%s: has %llu bytes of pages instead of %llu", name,
+			    (unsigned long long)size, (unsigned long long)bytes);
+	return 0;
+}
+
+/* `w` is open; closes it. */
+static int save_pagemap(struct save *s, struct image_writer *w, uint32_t pages_id,
+			const struct page_run *runs, size_t nr)
+{
+	PagemapHead head = PAGEMAP_HEAD__INIT;
+	uint64_t bytes = 0;
+	int err = check_runs(w, runs, nr, &bytes);
+
+	if (!err)
+		err = check_pages_file(s, pages_id, bytes);
+	if (err) {
+		writer_close(w);
+		return err;
+	}
+	head.pages_id = pages_id;
+	writer_put(w, &head.base);
+	for (size_t i = 0; i < nr; i++) {
+		if (runs[i].flags & WIRE_FLAGS)
+			save_run(w, &runs[i]);
+	}
+	return writer_close(w);
+}
+
+int save_guards(struct arena *a, const struct mm *mm, BcrTaskEntry *msg)
+{
+	msg->guards = arena_alloc(a, mm->pages.nr * sizeof(*msg->guards));
+	if (!msg->guards)
+		return -ENOMEM;
+	VEC_FOREACH(run, &mm->pages) {
+		if (!(run->flags & PAGES_GUARD))
+			continue;
+
+		BcrGuardEntry *e = arena_alloc(a, sizeof(*e));
+
+		if (!e)
+			return -ENOMEM;
+		bcr_guard_entry__init(e);
+		e->start = run->start;
+		e->nr_pages = run->nr_pages;
+		msg->guards[msg->n_guards++] = e;
+	}
+	return 0;
+}
+
+/* --- saving address spaces --- */
+
+static void save_vma(const struct vma *vma, VmaEntry *e)
+{
+	vma_entry__init(e);
+	e->start = vma->start;
+	e->end = vma->end;
+	e->pgoff = vma->pgoff;
+	e->shmid = vma->status & VMA_ANON_SHARED ? vma->shmem_id : vma->file_id;
+	e->prot = vma->prot;
+	e->flags = vma->flags;
+	e->status = vma->status;
+	e->fd = -1;
+	e->has_madv = vma->madv != 0;
+	e->madv = vma->madv;
+	e->has_fdflags = (vma->status & STATUS_FILE) != 0;
+	e->fdflags = vma->fdflags;
+}
+
+static int fill_mm(struct arena *a, const struct mm *mm, MmEntry *e)
+{
+	VmaEntry *vmas = arena_alloc(a, mm->vmas.nr * sizeof(*vmas));
+
+	e->vmas = arena_alloc(a, mm->vmas.nr * sizeof(*e->vmas));
+	if (!vmas || !e->vmas)
+		return -ENOMEM;
+	for (size_t i = 0; i < mm->vmas.nr; i++) {
+		save_vma(&mm->vmas.v[i], &vmas[i]);
+		e->vmas[e->n_vmas++] = &vmas[i];
+	}
+	e->mm_start_code = mm->start_code;
+	e->mm_end_code = mm->end_code;
+	e->mm_start_data = mm->start_data;
+	e->mm_end_data = mm->end_data;
+	e->mm_start_stack = mm->start_stack;
+	e->mm_start_brk = mm->start_brk;
+	e->mm_brk = mm->brk;
+	e->mm_arg_start = mm->arg_start;
+	e->mm_arg_end = mm->arg_end;
+	e->mm_env_start = mm->env_start;
+	e->mm_env_end = mm->env_end;
+	e->exe_file_id = mm->exe_file_id;
+	e->mm_saved_auxv = mm->auxv.v;
+	e->n_mm_saved_auxv = mm->auxv.nr;
+	e->has_dumpable = true;
+	e->dumpable = mm->dumpable;
+	e->has_thp_disabled = true;
+	e->thp_disabled = mm->thp_disabled;
+	return 0;
+}
+
+/* Where the pages of an address space are, the same for all tasks that share it. */
+static uint32_t pages_id_of(const struct save *s, const struct mm *mm)
+{
+	size_t i = 0;
+
+	while (s->m->mms.v[i] != mm)
+		i++;
+	return s->mm_pages_ids[i];
+}
+
+int save_mm(struct save *s, const struct task *t)
+{
+	const struct mm *mm = model_find_mm(s->m, t->mm_id);
+	MmEntry e = MM_ENTRY__INIT;
+	struct arena a = {};
+	struct image_writer w;
+
+	if (!mm)
+		return fail(0, "pid %d: the model lacks its memory", t->pid);
+
+	int err = fill_mm(&a, mm, &e);
+
+	if (err)
+		err = fail(err, "pid %d: save its mappings", t->pid);
+	else
+		err = image_put(s->set, MAGIC_COMMON, MAGIC_MM, &e.base, "mm-%d.img", t->pid);
+	arena_free(&a);
+	if (err)
+		return err;
+	writer_open(&w, s->set, MAGIC_COMMON, MAGIC_PAGEMAP, "pagemap-%d.img", t->pid);
+	return save_pagemap(s, &w, pages_id_of(s, mm), mm->pages.v, mm->pages.nr);
+}
+
+int save_shmems(struct save *s)
+{
+	VEC_FOREACH(p, &s->m->shmems) {
+		struct shmem *shmem = *p;
+		uint32_t pages_id = shmem->pages_id ? shmem->pages_id : ++s->next_id;
+		struct image_writer w;
+
+		writer_open(&w, s->set, MAGIC_COMMON, MAGIC_PAGEMAP, "pagemap-shmem-%u.img", shmem->id);
+
+		int err = save_pagemap(s, &w, pages_id, shmem->pages.v, shmem->pages.nr);
+
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* --- loading pages --- */
+
+typedef VEC(struct page_run) page_runs;
+
+static int check_run(const struct image_reader *r, taddr_t start, uint64_t nr_pages, uint64_t end_max)
+{
+	if (start % PAGE || start >= end_max || !nr_pages || nr_pages > (end_max - start) / PAGE)
+		return bad_image(r, "%llu pages at 0x%llx", (unsigned long long)nr_pages,
+				 (unsigned long long)start);
+	return 0;
+}
+
+static int load_run(const struct image_reader *r, const PagemapEntry *e, uint64_t end_max,
+		    struct page_run *to)
+{
+	uint64_t nr = e->has_nr_pages && e->nr_pages ? e->nr_pages : e->compat_nr_pages;
+	uint32_t flags = e->flags;
+
+	if (e->compat_nr_pages && e->compat_nr_pages != nr)
+		return bad_image(r, "nr_pages %llu and compat_nr_pages %u differ",
+				 (unsigned long long)nr, e->compat_nr_pages);
+	/* Sets written before the field was there. */
+	if (!e->has_flags)
+		flags = PAGES_PRESENT;
+	if (flags & ~WIRE_FLAGS)
+		return bad_image(r, "flags 0x%x, which this version of bcr does not know", flags);
+	if (e->in_parent || flags & PAGES_PARENT)
+		return unsupported("%s/%s: pages at 0x%llx are in a parent image set", r->path, r->name,
+				   (unsigned long long)e->vaddr);
+	if (!(flags & PAGES_PRESENT))
+		return unsupported("%s/%s: pages at 0x%llx were left with a page server", r->path, r->name,
+				   (unsigned long long)e->vaddr);
+	to->start = e->vaddr;
+	to->nr_pages = nr;
+	to->flags = PAGES_PRESENT;
+	return check_run(r, e->vaddr, nr, end_max);
+}
+
+static int check_pages_size(const struct load *l, const struct image_reader *r, uint32_t pages_id,
+			    uint64_t bytes)
+{
+	char name[IMAGE_NAME_MAX];
+	uint64_t size = 0;
+	int err;
+
+	snprintf(name, sizeof(name), "pages-%u.img", pages_id);
+	err = l->src->size(l->src, name, &size);
+	if (err == -ENOENT)
+		return fail(0, "%s/%s: missing: %s refers to it", r->path, name, r->name);
+	if (err)
+		return err;
+	if (size != bytes)
+		return fail(0, "%s/%s: has %llu bytes, %s says %llu: cut off or damaged", r->path, name,
+			    (unsigned long long)size, r->name, (unsigned long long)bytes);
+	return 0;
+}
+
+/* Reads a pagemap whose runs end at or below `end_max`; *pages_id is 0 when there are no pages. */
+static int load_pagemap(const struct load *l, struct image_reader *r, uint64_t end_max,
+			uint32_t *pages_id, page_runs *runs)
+{
+	_cleanup_message_ PagemapHead *head = NULL;
+	uint64_t bytes = 0;
+	int got = reader_next(r, &pagemap_head__descriptor, &head);
+
+	if (!got)
+		return bad_file(r, "has no record: cut off");
+	if (got < 0)
+		return got;
+	for (;;) {
+		_cleanup_message_ PagemapEntry *e = NULL;
+		struct page_run *last = runs->nr ? &runs->v[runs->nr - 1] : NULL;
+		struct page_run run = { .offset_bytes = bytes };
+		int err;
+
+		got = reader_next(r, &pagemap_entry__descriptor, &e);
+		if (got < 0)
+			return got;
+		if (!got)
+			break;
+		err = load_run(r, e, end_max, &run);
+		if (err)
+			return err;
+		if (last && run.start < last->start + last->nr_pages * PAGE)
+			return bad_image(r, "pages at 0x%llx are not behind those in front of them",
+					 (unsigned long long)run.start);
+		/* Cannot overflow: runs do not overlap and lie below end_max. */
+		bytes += run.nr_pages * PAGE;
+		if (VEC_PUSH(runs, run))
+			return fail(-ENOMEM, "%s/%s: read", r->path, r->name);
+	}
+	*pages_id = bytes ? head->pages_id : 0;
+	if (bytes && !head->pages_id)
+		return bad_file(r, "pages_id is 0");
+	return check_pages_size(l, r, head->pages_id, bytes);
+}
+
+static int compare_runs(const void *a, const void *b)
+{
+	const struct page_run *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+static int load_guards(const struct image_reader *r, const BcrTaskEntry *extra, struct mm *mm)
+{
+	for (size_t i = 0; i < extra->n_guards; i++) {
+		const BcrGuardEntry *e = extra->guards[i];
+		struct page_run run = { .start = e->start, .nr_pages = e->nr_pages, .flags = PAGES_GUARD };
+		int err = check_run(r, e->start, e->nr_pages, IMAGE_USER_END);
+
+		if (err)
+			return err;
+		if (VEC_PUSH(&mm->pages, run))
+			return fail(-ENOMEM, "%s/%s: read", r->path, r->name);
+	}
+	if (!extra->n_guards)
+		return 0;
+	qsort(mm->pages.v, mm->pages.nr, sizeof(*mm->pages.v), compare_runs);
+	for (size_t i = 1; i < mm->pages.nr; i++) {
+		const struct page_run *last = &mm->pages.v[i - 1];
+
+		if (mm->pages.v[i].start < last->start + last->nr_pages * PAGE)
+			return bad_file(r, "guard pages at 0x%llx of bcr-threads-%d.img overlap with other pages",
+					(unsigned long long)mm->pages.v[i].start, mm->pid);
+	}
+	return 0;
+}
+
+/* Every page must have a mapping; a run may go over several that touch. */
+static int check_pages_mapped(const struct image_reader *r, const struct mm *mm)
+{
+	size_t i = 0;
+
+	VEC_FOREACH(run, &mm->pages) {
+		taddr_t at = run->start, end = run->start + run->nr_pages * PAGE;
+
+		while (at < end) {
+			while (i < mm->vmas.nr && mm->vmas.v[i].end <= at)
+				i++;
+			if (i == mm->vmas.nr || mm->vmas.v[i].start > at)
+				return bad_file(r, "the page at 0x%llx is in no mapping of mm-%d.img",
+						(unsigned long long)at, mm->pid);
+			at = mm->vmas.v[i].end;
+		}
+	}
+	return 0;
+}
+
+/* --- loading address spaces --- */
+
+static int check_status(const struct image_reader *r, const VmaEntry *e)
+{
+	unsigned long long at = e->start;
+	uint32_t type = e->status & STATUS_TYPE;
+
+	if (e->status & VMA_SYSVIPC)
+		return unsupported("%s/%s: mapping at 0x%llx: System V shared memory", r->path, r->name, at);
+	if (e->status & STATUS_SOCKET)
+		return unsupported("%s/%s: mapping at 0x%llx: a packet socket's ring", r->path, r->name, at);
+	if (e->status & STATUS_AIO)
+		return unsupported("%s/%s: mapping at 0x%llx: an AIO ring", r->path, r->name, at);
+	if (e->status & STATUS_SHSTK)
+		return unsupported("%s/%s: mapping at 0x%llx: a shadow stack", r->path, r->name, at);
+	if (e->status & ~STATUS_KNOWN)
+		return bad_image(r, "mapping at 0x%llx: status 0x%x, which this version of bcr does not know",
+				 at, e->status);
+	if (type & (type - 1))
+		return bad_image(r, "mapping at 0x%llx: status 0x%x is of two types", at, e->status);
+	if (!type && !(e->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL)))
+		return bad_image(r, "mapping at 0x%llx: status 0x%x is of no type", at, e->status);
+	return 0;
+}
+
+static int check_sharing(const struct image_reader *r, const VmaEntry *e)
+{
+	bool shared = (e->status & (VMA_FILE_SHARED | VMA_ANON_SHARED)) != 0;
+
+	if ((e->flags & MAP_TYPE) != (shared ? MAP_SHARED : MAP_PRIVATE) &&
+	    !(shared && (e->flags & MAP_TYPE) == MAP_SHARED_VALIDATE))
+		return bad_image(r, "mapping at 0x%llx: flags 0x%x do not go with status 0x%x",
+				 (unsigned long long)e->start, e->flags, e->status);
+	return 0;
+}
+
+static int check_range(const struct image_reader *r, const VmaEntry *e, taddr_t behind)
+{
+	bool vsyscall = e->status & VMA_VSYSCALL && e->start == IMAGE_VSYSCALL &&
+			e->end == IMAGE_VSYSCALL + PAGE;
+
+	if (e->start % PAGE || e->end % PAGE || e->start >= e->end ||
+	    (e->end > IMAGE_USER_END && !vsyscall))
+		return bad_image(r, "mapping 0x%llx-0x%llx", (unsigned long long)e->start,
+				 (unsigned long long)e->end);
+	if (e->start < behind)
+		return bad_image(r, "mapping 0x%llx-0x%llx is not behind the one in front of it",
+				 (unsigned long long)e->start, (unsigned long long)e->end);
+	if (e->pgoff % PAGE || e->pgoff > INT64_MAX - (e->end - e->start))
+		return bad_image(r, "mapping at 0x%llx: offset 0x%llx", (unsigned long long)e->start,
+				 (unsigned long long)e->pgoff);
+	if (e->prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
+		return bad_image(r, "mapping at 0x%llx: protection 0x%x", (unsigned long long)e->start,
+				 e->prot);
+	return 0;
+}
+
+/* Makes the object a shared anonymous mapping shows part of, and extends it so that it holds that part. */
+static int need_shmem(struct load *l, const struct image_reader *r, const VmaEntry *e)
+{
+	struct shmem *shmem = model_find_shmem(l->m, e->shmid);
+
+	if (!shmem)
+		shmem = model_add_shmem(l->m, e->shmid);
+	if (!shmem)
+		return fail(-ENOMEM, "%s/%s: read", r->path, r->name);
+	if (shmem->size_bytes < e->pgoff + (e->end - e->start))
+		shmem->size_bytes = e->pgoff + (e->end - e->start);
+	return 0;
+}
+
+static int load_vma_object(struct load *l, const struct image_reader *r, const VmaEntry *e,
+			   struct vma *vma)
+{
+	if (!(e->status & (STATUS_FILE | VMA_ANON_SHARED)))
+		return 0;
+	if (!e->shmid || e->shmid > UINT32_MAX)
+		return bad_image(r, "mapping at 0x%llx: shmid %llu", (unsigned long long)e->start,
+				 (unsigned long long)e->shmid);
+	if (e->status & VMA_ANON_SHARED) {
+		vma->shmem_id = e->shmid;
+		return need_shmem(l, r, e);
+	}
+
+	const struct file *f = model_find_file(l->m, e->shmid);
+
+	if (!f || f->type != FILE_REG)
+		return bad_image(r, "mapping at 0x%llx: its file %llu is not in files.img",
+				 (unsigned long long)e->start, (unsigned long long)e->shmid);
+	vma->file_id = e->shmid;
+	return 0;
+}
+
+static int load_vma(struct load *l, const struct image_reader *r, const VmaEntry *e, struct mm *mm)
+{
+	taddr_t behind = mm->vmas.nr ? mm->vmas.v[mm->vmas.nr - 1].end : 0;
+	struct vma *vma = VEC_ADD(&mm->vmas);
+	int err = check_status(r, e);
+
+	if (!vma)
+		return fail(-ENOMEM, "%s/%s: read", r->path, r->name);
+	if (!err)
+		err = check_range(r, e, behind);
+	if (!err)
+		err = check_sharing(r, e);
+	if (err)
+		return err;
+	vma->start = e->start;
+	vma->end = e->end;
+	vma->pgoff = e->pgoff;
+	vma->prot = e->prot;
+	vma->flags = e->flags;
+	vma->status = e->status;
+	vma->madv = e->madv;
+	vma->fdflags = e->fdflags;
+	return load_vma_object(l, r, e, vma);
+}
+
+/* A pair of addresses that bound something; the kernel checks the rest when they are set. */
+static int check_bounds(const struct image_reader *r, const char *what, taddr_t start, taddr_t end)
+{
+	if (start > end || end >= IMAGE_USER_END)
+		return bad_image(r, "%s 0x%llx-0x%llx", what, (unsigned long long)start,
+				 (unsigned long long)end);
+	return 0;
+}
+
+static int load_layout(struct load *l, const struct image_reader *r, const MmEntry *e, struct mm *mm)
+{
+	int err = check_bounds(r, "code", e->mm_start_code, e->mm_end_code);
+
+	if (!err)
+		err = check_bounds(r, "data", e->mm_start_data, e->mm_end_data);
+	if (!err)
+		err = check_bounds(r, "heap", e->mm_start_brk, e->mm_brk);
+	if (!err)
+		err = check_bounds(r, "arguments", e->mm_arg_start, e->mm_arg_end);
+	if (!err)
+		err = check_bounds(r, "environment", e->mm_env_start, e->mm_env_end);
+	if (!err)
+		err = check_bounds(r, "stack", e->mm_start_stack, e->mm_start_stack);
+	if (err)
+		return err;
+	if (e->n_aios)
+		return unsupported("%s/%s: the process has AIO contexts", r->path, r->name);
+	if (e->n_mm_saved_auxv > NR_AUXV_MAX || e->n_mm_saved_auxv % 2)
+		return bad_image(r, "an auxiliary vector of %zu words", e->n_mm_saved_auxv);
+	if (e->has_dumpable && (e->dumpable < 0 || e->dumpable > 2))
+		return bad_image(r, "dumpable %d", e->dumpable);
+	if (!model_find_file(l->m, e->exe_file_id))
+		return bad_image(r, "the executable %u is not in files.img", e->exe_file_id);
+	if (VEC_RESERVE(&mm->auxv, e->n_mm_saved_auxv))
+		return fail(-ENOMEM, "%s/%s: read", r->path, r->name);
+	for (size_t i = 0; i < e->n_mm_saved_auxv; i++)
+		mm->auxv.v[mm->auxv.nr++] = e->mm_saved_auxv[i];
+	mm->start_code = e->mm_start_code;
+	mm->end_code = e->mm_end_code;
+	mm->start_data = e->mm_start_data;
+	mm->end_data = e->mm_end_data;
+	mm->start_stack = e->mm_start_stack;
+	mm->start_brk = e->mm_start_brk;
+	mm->brk = e->mm_brk;
+	mm->arg_start = e->mm_arg_start;
+	mm->arg_end = e->mm_arg_end;
+	mm->env_start = e->mm_env_start;
+	mm->env_end = e->mm_env_end;
+	mm->exe_file_id = e->exe_file_id;
+	mm->dumpable = e->has_dumpable ? e->dumpable : 1;
+	mm->thp_disabled = e->thp_disabled;
+	return 0;
+}
+
+static int load_mm_pages(struct load *l, const BcrTaskEntry *extra, struct mm *mm)
+{
+	_cleanup_reader_ struct image_reader r = {};
+	page_runs runs = {};
+	int err = reader_open_needed(&r, l->src, MAGIC_PAGEMAP, "pagemap-%d.img", mm->pid);
+
+	if (!err)
+		err = load_pagemap(l, &r, IMAGE_USER_END, &mm->pages_id, &runs);
+	mm->pages.v = runs.v;
+	mm->pages.nr = runs.nr;
+	mm->pages.cap = runs.cap;
+	if (!err && extra)
+		err = load_guards(&r, extra, mm);
+	return err ? err : check_pages_mapped(&r, mm);
+}
+
+int load_mm(struct load *l, const struct task *t, const BcrTaskEntry *extra)
+{
+	_cleanup_reader_ struct image_reader r = {};
+	_cleanup_message_ MmEntry *e = NULL;
+	struct mm *mm;
+	int err;
+
+	if (model_find_mm(l->m, t->mm_id))
+		return 0;
+	err = reader_open_needed(&r, l->src, MAGIC_MM, "mm-%d.img", t->pid);
+	if (!err)
+		err = reader_single(&r, &mm_entry__descriptor, &e);
+	if (err)
+		return err;
+	mm = model_add_mm(l->m, t->mm_id);
+	if (!mm)
+		return fail(-ENOMEM, "%s/%s: read", r.path, r.name);
+	mm->pid = t->pid;
+	err = load_layout(l, &r, e, mm);
+	for (size_t i = 0; !err && i < e->n_vmas; i++)
+		err = load_vma(l, &r, e->vmas[i], mm);
+	return err ? err : load_mm_pages(l, extra, mm);
+}
+
+/* --- loading shared memory --- */
+
+static int shmem_size(const struct load *l, struct shmem *shmem)
+{
+	for (size_t i = 0; l->objects && i < l->objects->n_shmems; i++) {
+		const BcrShmemEntry *e = l->objects->shmems[i];
+
+		if (e->id != shmem->id)
+			continue;
+		if (e->size_bytes % PAGE || e->size_bytes < shmem->size_bytes || e->size_bytes > INT64_MAX)
+			return fail(0, "%s/bcr-objects.img: shared memory %u has %llu bytes, %llu are mapped",
+				    l->src->path, e->id, (unsigned long long)e->size_bytes,
+				    (unsigned long long)shmem->size_bytes);
+		shmem->size_bytes = e->size_bytes;
+	}
+	return 0;
+}
+
+int load_shmems(struct load *l)
+{
+	VEC_FOREACH(p, &l->m->shmems) {
+		_cleanup_reader_ struct image_reader r = {};
+		struct shmem *shmem = *p;
+		page_runs runs = {};
+		int err = shmem_size(l, shmem);
+
+		/* CRIU restores zeros when the file is missing: that is data lost. */
+		if (!err)
+			err = reader_open_needed(&r, l->src, MAGIC_PAGEMAP, "pagemap-shmem-%u.img", shmem->id);
+		if (!err)
+			err = load_pagemap(l, &r, shmem->size_bytes, &shmem->pages_id, &runs);
+		shmem->pages.v = runs.v;
+		shmem->pages.nr = runs.nr;
+		shmem->pages.cap = runs.cap;
+		if (err)
+			return err;
+	}
+	return 0;
+}

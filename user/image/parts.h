@@ -1,0 +1,61 @@
+/* The parts of saving and loading a set, one file each, and what they share. Private to image/. */
+#ifndef BCR_IMAGE_PARTS_H
+#define BCR_IMAGE_PARTS_H
+
+#include "image/cpu.h"
+#include "image/image.h"
+#include "image/io.h"
+#include "images/bcr-objects.pb-c.h"
+#include "images/bcr-threads.pb-c.h"
+#include "model/model.h"
+
+/* First address that a program cannot have, with 4-level page tables. */
+static const uint64_t IMAGE_USER_END = 0x7ffffffff000;
+
+/* The vsyscall page, which /proc shows behind it. */
+static const uint64_t IMAGE_VSYSCALL = 0xffffffffff600000;
+
+struct save {
+	struct image_set *set;
+	const struct model *m;
+	struct xstate_layout xstate;
+	uint32_t next_id; /* last id in use, of model objects and of what exists in images only */
+	uint32_t *mm_pages_ids; /* parallel to m->mms: N of pages-N.img, never 0 */
+};
+
+/* Each reports its failure. */
+int save_inventory(struct save *s);
+int save_pstree(struct save *s);
+int save_ids(struct save *s);
+int save_core(struct save *s, const struct task *t); /* core-TID of all threads, bcr-threads-PID */
+int save_mm(struct save *s, const struct task *t);   /* mm-PID, pagemap-PID */
+int save_fs(struct save *s, const struct task *t);
+int save_shmems(struct save *s);
+int save_files(struct save *s); /* files, fdinfo-N, pipes-data, fifo-data, tty-info */
+int save_objects(struct save *s);
+
+/* Guard regions of a task's address space, for bcr-threads-PID. Returns -ENOMEM or 0. */
+int save_guards(struct arena *a, const struct mm *mm, BcrTaskEntry *msg);
+
+struct load {
+	const struct image_source *src;
+	struct model *m;
+	struct xstate_layout xstate;
+	BcrObjectsEntry *objects;    /* NULL when the set was not written by bcr */
+};
+
+int load_inventory(struct load *l);
+int load_pstree(struct load *l); /* tasks and threads, numbers only */
+int load_ids(struct load *l);
+int load_objects(struct load *l);
+int load_files(struct load *l);
+/* Everything of a task that is in core-N and bcr-threads-N; *ret_extra is owned by the caller, NULL when there is none. */
+int load_core(struct load *l, struct task *t, BcrTaskEntry **ret_extra);
+int load_mm(struct load *l, const struct task *t, const BcrTaskEntry *extra);
+int load_fs(struct load *l, const struct task *t);
+int load_shmems(struct load *l);
+
+/* Pieces that image/load.c and the fuzzer share: loads from any source. */
+int images_load_from(const struct image_source *src, struct model **ret);
+
+#endif

@@ -1,0 +1,77 @@
+/* Model → image set: which files, in which order. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "image/parts.h"
+
+/* Ids that exist in images only begin behind all that the model uses. */
+static int choose_ids(struct save *s)
+{
+	s->next_id = s->m->next_id;
+	VEC_FOREACH(mm, &s->m->mms) {
+		if ((*mm)->pages_id > s->next_id)
+			s->next_id = (*mm)->pages_id;
+	}
+	VEC_FOREACH(shmem, &s->m->shmems) {
+		if ((*shmem)->pages_id > s->next_id)
+			s->next_id = (*shmem)->pages_id;
+	}
+	s->mm_pages_ids = calloc(s->m->mms.nr + 1, sizeof(*s->mm_pages_ids));
+	if (!s->mm_pages_ids)
+		return fail(-ENOMEM, "save the images");
+	for (size_t i = 0; i < s->m->mms.nr; i++) {
+		uint32_t id = s->m->mms.v[i]->pages_id;
+
+		s->mm_pages_ids[i] = id ? id : ++s->next_id;
+	}
+	return 0;
+}
+
+static bool is_dead(const struct task *t)
+{
+	return t->state == TASK_ZOMBIE || t->state == TASK_DEAD;
+}
+
+static int save_tasks(struct save *s)
+{
+	VEC_FOREACH(t, &s->m->tasks) {
+		int err = save_core(s, t);
+
+		if (!err && !is_dead(t))
+			err = save_mm(s, t);
+		if (!err && !is_dead(t))
+			err = save_fs(s, t);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int image_set_save(struct image_set *set, const struct model *m)
+{
+	struct save s = { .set = set, .m = m };
+	int err;
+
+	if (!m->tasks.nr)
+		return fail(0, "there is no process to save");
+	xstate_layout_get(&s.xstate);
+	err = choose_ids(&s);
+	if (!err)
+		err = save_pstree(&s);
+	if (!err)
+		err = save_ids(&s);
+	if (!err)
+		err = save_tasks(&s);
+	if (!err)
+		err = save_files(&s);
+	if (!err)
+		err = save_shmems(&s);
+	if (!err)
+		err = save_objects(&s);
+	if (!err)
+		err = save_inventory(&s);
+	free(s.mm_pages_ids);
+	return err;
+}

@@ -1,0 +1,16 @@
+/* Does a path still lead to what a descriptor refers to? Private to kinds/. */
+#ifndef BCR_KINDS_PATH_H
+#define BCR_KINDS_PATH_H
+
+#include "kinds/kinds.h"
+
+/* Refuses, naming it, what the observed path does not lead to any more: unlinked, renamed over, hidden by a mount. */
+int path_check(const struct observed_file *of);
+
+/* "pid 5 fd 3" or, for what was not seen through a descriptor, "pid 5". */
+struct path_where {
+	char text[40];
+};
+struct path_where path_where(const struct observed_file *of);
+
+#endif

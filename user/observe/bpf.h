@@ -1,0 +1,107 @@
+/* Inside of the BPF back end: what its files share. */
+#ifndef BCR_OBSERVE_BPF_H
+#define BCR_OBSERVE_BPF_H
+
+#include "bpf/task.h"
+#include "bpf/vma.h"
+#include "observe/ident.h"
+#include "observe/observe.h"
+#include "sys/xstate-x86_64.h"
+
+struct bpf_link;
+struct bpf_program;
+struct task_bpf;
+struct vma_bpf;
+struct file_bpf;
+
+/* An array of a BPF object, mapped. */
+struct bpf_array {
+	void *v;
+	size_t stride_bytes;
+	size_t cap;
+	size_t mapped_bytes;
+};
+
+/* Iterators attached to one process, by its number: they find whoever has it when they run. */
+struct bpf_attached {
+	pid_t pid;
+	struct bpf_link *task, *finish; /* without open-coded iterators only */
+	struct bpf_link *vmas, *files;
+};
+
+struct bpf_state {
+	pid_t root;
+	bool open_coded; /* the kernel has open-coded task iterators */
+	struct task_bpf *task;
+	struct vma_bpf *vma;
+	struct file_bpf *file;
+	struct bpf_caps {
+		size_t procs, tasks, threads, extras;
+	} caps; /* elements that the arrays have or shall have */
+	struct bpf_array procs, tasks, threads, fpus, extras, epoll_items;
+	struct bpf_link *procs_iter; /* without open-coded iterators only */
+	VEC(struct bpf_attached) attached;
+	struct xstate_layout xstate;
+	uint8_t online[128];     /* processors that can be used */
+	uint64_t thp_flag;       /* bit of mm_flags that PR_SET_THP_DISABLE sets; 0: not known */
+	uint64_t special_ops;    /* vm_ops of the kernel's own mappings ([vdso], ...); 0: not known */
+};
+
+/* One run. */
+struct bpf_run {
+	struct bpf_state *s;
+	struct observation *o;
+	bool stopped;
+	bool refused;
+	/* Parallel to the tasks: the record of each. */
+	VEC(const struct task_record *) records;
+	struct ident_map others; /* file ident → index in o->others plus one */
+	struct ident_map dirs;   /* (mount, dentry) → the same */
+};
+
+/* Parts of opening and closing; failures have been reported. */
+int bpf_tasks_load(struct bpf_state *s);
+void bpf_tasks_unload(struct bpf_state *s);
+
+/*
+ * Records of all processes below and with `root`, parents before children, in the arrays; grows these as needed.
+ * -EAGAIN: the tree changed meanwhile.
+ */
+int bpf_tasks_read(struct bpf_state *s, pid_t root, bool stopped);
+
+/* Records → model: everything but mappings and descriptors. */
+int bpf_tasks_build(struct bpf_run *r);
+
+/* After the mappings: the executable of each task, which mostly is a mapped file. */
+int bpf_exes_build(struct bpf_run *r);
+
+int bpf_vmas_load(struct bpf_state *s);
+int bpf_vmas_learn(struct bpf_state *s);
+int bpf_vmas_build(struct bpf_run *r);
+
+int bpf_files_load(struct bpf_state *s, size_t nr_epoll_items);
+int bpf_files_build(struct bpf_run *r);
+
+/* Finds or makes the entry for `pid`, to attach to. NULL when out of memory (reported). */
+struct bpf_attached *bpf_attached_to(struct bpf_state *s, pid_t pid);
+
+/* Attaches `prog` to the process, once: *link is kept for the next time. */
+int bpf_attach_process(const struct bpf_program *prog, pid_t pid, struct bpf_link **link);
+
+/* Runs an iterator to its end and returns all it wrote, owned by the caller. */
+int bpf_iter_read(const struct bpf_link *link, pid_t pid, uint8_t **ret, size_t *ret_bytes);
+
+/* Maps an array of a loaded object. */
+int bpf_array_map(struct bpf_array *a, int map_fd, const char *name);
+void bpf_array_unmap(struct bpf_array *a);
+
+/* Element `i` of a mapped array. */
+static inline void *bpf_array_at(const struct bpf_array *a, size_t i)
+{
+	return (uint8_t *)a->v + i * a->stride_bytes;
+}
+
+/* Makes `rec` with its path (may be NULL, copied) one of o->others, once. 0 or -ENOMEM. */
+int bpf_add_other(struct bpf_run *r, const struct file_record *rec, const char *path);
+
+#endif

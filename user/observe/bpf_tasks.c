@@ -1,0 +1,256 @@
+/* The BPF back end: processes and threads, read into arrays. bpf_build.c makes the model of them. */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "bpf/task.skel.h"
+#include "observe/bpf.h"
+
+enum { MAX_GROWTHS = 8 };
+
+void bpf_tasks_unload(struct bpf_state *s)
+{
+	VEC_FOREACH(a, &s->attached) {
+		bpf_link__destroy(a->task);
+		bpf_link__destroy(a->finish);
+		a->task = a->finish = NULL;
+	}
+	bpf_link__destroy(s->procs_iter);
+	s->procs_iter = NULL;
+	bpf_array_unmap(&s->procs);
+	bpf_array_unmap(&s->tasks);
+	bpf_array_unmap(&s->threads);
+	bpf_array_unmap(&s->fpus);
+	bpf_array_unmap(&s->extras);
+	task_bpf__destroy(s->task);
+	s->task = NULL;
+}
+
+/* Sizes and variants, all of which must be settled before load. */
+static int prepare(struct bpf_state *s)
+{
+	struct task_bpf *t = s->task;
+	struct bpf_caps *c = &s->caps;
+	uint32_t area = (s->xstate.kernel_bytes + 7) & ~7u;
+
+	c->procs = c->procs ? c->procs : 1024;
+	c->tasks = c->tasks ? c->tasks : 16;
+	c->threads = c->threads ? c->threads : 64;
+	c->extras = c->extras ? c->extras : 256;
+	t->rodata->fpu_area_bytes = area;
+	bpf_program__set_autoload(t->progs.observe_procs, s->open_coded);
+	bpf_program__set_autoload(t->progs.observe_task, s->open_coded);
+	bpf_program__set_autoload(t->progs.observe_procs_iter, !s->open_coded);
+	bpf_program__set_autoload(t->progs.observe_task_iter, !s->open_coded);
+	bpf_program__set_autoload(t->progs.finish_task_iter, !s->open_coded);
+
+	int err = bpf_map__set_max_entries(t->maps.procs, c->procs);
+	if (!err)
+		err = bpf_map__set_max_entries(t->maps.tasks, c->tasks);
+	if (!err)
+		err = bpf_map__set_max_entries(t->maps.threads, c->threads);
+	if (!err)
+		err = bpf_map__set_max_entries(t->maps.fpus, c->threads);
+	if (!err)
+		err = bpf_map__set_value_size(t->maps.fpus, area);
+	if (!err)
+		err = bpf_map__set_max_entries(t->maps.extras, c->extras);
+	return err;
+}
+
+static int map_arrays(struct bpf_state *s)
+{
+	struct task_bpf *t = s->task;
+	int err = bpf_array_map(&s->procs, bpf_map__fd(t->maps.procs), "procs");
+
+	if (!err)
+		err = bpf_array_map(&s->tasks, bpf_map__fd(t->maps.tasks), "tasks");
+	if (!err)
+		err = bpf_array_map(&s->threads, bpf_map__fd(t->maps.threads), "threads");
+	if (!err)
+		err = bpf_array_map(&s->fpus, bpf_map__fd(t->maps.fpus), "fpus");
+	if (!err)
+		err = bpf_array_map(&s->extras, bpf_map__fd(t->maps.extras), "extras");
+	return err;
+}
+
+int bpf_tasks_load(struct bpf_state *s)
+{
+	bpf_tasks_unload(s);
+	s->task = task_bpf__open();
+	if (!s->task)
+		return fail(-errno, "open the BPF programs for processes");
+	int err = prepare(s);
+	if (!err)
+		err = task_bpf__load(s->task);
+	if (err)
+		return fail(err, "load the BPF programs for processes (-v4 shows the kernel's words)");
+	if (!s->open_coded) {
+		s->procs_iter = bpf_program__attach_iter(s->task->progs.observe_procs_iter, NULL);
+		if (!s->procs_iter)
+			return fail(-errno, "attach a BPF iterator to all processes");
+	}
+	return map_arrays(s);
+}
+
+/* Runs a `syscall` program; its return value goes to *ret. */
+static int run_program(const struct bpf_program *prog, uint32_t *ret)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+
+	if (bpf_prog_test_run_opts(bpf_program__fd(prog), &opts))
+		return fail(-errno, "run BPF program %s", bpf_program__name(prog));
+	*ret = opts.retval;
+	return 0;
+}
+
+static int run_iter(const struct bpf_link *link, pid_t pid)
+{
+	_cleanup_free_ uint8_t *out = NULL;
+	size_t nr;
+
+	return bpf_iter_read(link, pid, &out, &nr);
+}
+
+static int list_procs(struct bpf_state *s)
+{
+	uint32_t ret;
+
+	s->task->bss->nr_procs = 0;
+	return s->open_coded ? run_program(s->task->progs.observe_procs, &ret) : run_iter(s->procs_iter, 0);
+}
+
+/* One process and its threads. -EAGAIN: it has ended. */
+static int read_process(struct bpf_state *s, const struct proc_record *p)
+{
+	uint32_t before = s->task->bss->nr_tasks, ret = 0;
+	int err;
+
+	s->task->bss->wanted_tgid = p->global_tgid;
+	if (s->open_coded) {
+		err = run_program(s->task->progs.observe_task, &ret);
+		return err ? err : ret ? -EAGAIN : 0;
+	}
+
+	struct bpf_attached *a = bpf_attached_to(s, p->pid);
+	if (!a)
+		return -ENOMEM;
+	err = bpf_attach_process(s->task->progs.observe_task_iter, p->pid, &a->task);
+	if (!err)
+		err = bpf_attach_process(s->task->progs.finish_task_iter, p->pid, &a->finish);
+	if (!err)
+		err = run_iter(a->task, p->pid);
+	if (!err && s->task->bss->nr_tasks != before + 1)
+		return -EAGAIN;
+	return err ? err : run_iter(a->finish, p->pid);
+}
+
+static int by_parent(const void *a, const void *b)
+{
+	const struct proc_record *x = a, *y = b;
+
+	if (x->global_ppid != y->global_ppid)
+		return x->global_ppid < y->global_ppid ? -1 : 1;
+	return x->global_tgid < y->global_tgid ? -1 : x->global_tgid > y->global_tgid;
+}
+
+/* Index of the first of `procs` (sorted by parent) whose parent is `ppid` or a greater one. */
+static size_t first_child(const struct proc_record *procs, size_t nr, uint32_t ppid)
+{
+	size_t lo = 0, hi = nr;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (procs[mid].global_ppid < ppid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* Reads the root and, level by level, what descends from it. `procs` is sorted by parent. */
+static int read_tree(struct bpf_state *s, const struct proc_record *procs, size_t nr, pid_t root)
+{
+	VEC(struct proc_record) tree = {};
+	int err = 0;
+
+	for (size_t i = 0; i < nr && !tree.nr; i++)
+		if (procs[i].pid == (uint32_t)root && VEC_PUSH(&tree, procs[i]))
+			return fail(-ENOMEM, "observe pid %d", root);
+	if (!tree.nr)
+		return fail(-ESRCH, "pid %d", root);
+	for (size_t t = 0; t < tree.nr && !err; t++) {
+		uint32_t tgid = tree.v[t].global_tgid;
+
+		for (size_t i = first_child(procs, nr, tgid); i < nr && procs[i].global_ppid == tgid && !err; i++)
+			if (procs[i].global_tgid != tgid)
+				err = VEC_PUSH(&tree, procs[i]);
+		if (!err)
+			err = read_process(s, &tree.v[t]);
+	}
+	VEC_FREE(&tree);
+	return err;
+}
+
+static bool grow(size_t *cap, size_t wanted)
+{
+	if (wanted <= *cap)
+		return false;
+	*cap = wanted * 2;
+	return true;
+}
+
+/* Did everything fit? Otherwise makes the arrays larger: *again is set, and all of it has to be read anew. */
+static int check_room(struct bpf_state *s, bool *again)
+{
+	*again = grow(&s->caps.procs, s->task->bss->nr_procs);
+	*again |= grow(&s->caps.tasks, s->task->bss->nr_tasks);
+	*again |= grow(&s->caps.threads, s->task->bss->nr_threads);
+	*again |= grow(&s->caps.extras, s->task->bss->nr_extras);
+	if (!*again)
+		return 0;
+	log_debug("arrays grow to %zu processes, %zu in the tree, %zu threads, %zu signals and timers", s->caps.procs,
+		  s->caps.tasks, s->caps.threads, s->caps.extras);
+	return bpf_tasks_load(s);
+}
+
+static int read_once(struct bpf_state *s, pid_t root, bool stopped)
+{
+	size_t nr;
+	int err = list_procs(s);
+
+	if (err)
+		return err;
+	nr = s->task->bss->nr_procs;
+	if (nr > s->procs.cap)
+		return 0; /* check_room() sees it */
+	_cleanup_free_ struct proc_record *procs = malloc(nr * sizeof(*procs) + 1);
+	if (!procs)
+		return fail(-ENOMEM, "observe pid %d", root);
+	memcpy(procs, s->procs.v, nr * sizeof(*procs));
+	qsort(procs, nr, sizeof(*procs), by_parent);
+	s->task->bss->nr_tasks = 0;
+	s->task->bss->nr_threads = 0;
+	s->task->bss->nr_extras = 0;
+	s->task->bss->stopped = stopped;
+	return read_tree(s, procs, nr, root);
+}
+
+int bpf_tasks_read(struct bpf_state *s, pid_t root, bool stopped)
+{
+	for (int i = 0; i < MAX_GROWTHS; i++) {
+		bool again;
+		int err = read_once(s, root, stopped);
+
+		if (!err)
+			err = check_room(s, &again);
+		if (err || !again)
+			return err;
+	}
+	return -EAGAIN;
+}

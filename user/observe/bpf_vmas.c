@@ -1,0 +1,219 @@
+/* The BPF back end: mappings, and the files behind them. */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "bpf/vma.skel.h"
+#include "observe/bpf.h"
+
+/*
+ * VM_* of include/linux/mm.h. They are macros, which BTF does not carry; these have kept their numbers
+ * over all kernels from 5.10 to 6.18, bar those commented.
+ */
+enum {
+	KVM_READ = 0x1,
+	KVM_WRITE = 0x2,
+	KVM_EXEC = 0x4,
+	KVM_SHARED = 0x8,
+	KVM_MAYWRITE = 0x20,
+	KVM_GROWSDOWN = 0x100,
+	KVM_UFFD_MISSING = 0x200,
+	KVM_PFNMAP = 0x400,
+	KVM_UFFD_WP = 0x1000,
+	KVM_LOCKED = 0x2000,
+	KVM_IO = 0x4000,
+	KVM_SEQ_READ = 0x8000,
+	KVM_RAND_READ = 0x10000,
+	KVM_DONTCOPY = 0x20000,
+	KVM_NORESERVE = 0x200000,
+	KVM_HUGETLB = 0x400000,
+	KVM_WIPEONFORK = 0x2000000,
+	KVM_DONTDUMP = 0x4000000,
+	KVM_HUGEPAGE = 0x20000000,
+	KVM_NOHUGEPAGE = 0x40000000,
+};
+
+static const uint64_t kvm_mergeable = 0x80000000;
+/* Since Linux 6.11 (MAP_DROPPABLE) and 6.10 (mseal) on 64-bit machines. */
+static const uint64_t kvm_droppable = 1ULL << 40, kvm_sealed = 1ULL << 63;
+
+int bpf_vmas_load(struct bpf_state *s)
+{
+	s->vma = vma_bpf__open_and_load();
+	if (!s->vma)
+		return fail(-errno, "load the BPF program for mappings (-v4 shows the kernel's words)");
+	return 0;
+}
+
+static void vma_name(const struct bpf_state *s, const struct task_record *t, const struct vma_record *v,
+		     char *special)
+{
+	bool kernel_made = (s->special_ops && v->ops == s->special_ops) || (t->vdso && v->start == t->vdso);
+
+	special[0] = 0;
+	if (v->file)
+		return;
+	if (kernel_made)
+		memcpy(special, v->special, sizeof(v->special));
+	else if (v->start < t->brk && v->end > t->start_brk)
+		strcpy(special, "[heap]");
+}
+
+/* Its last mapping with a name; the same for all processes of this kernel. */
+static bool is_kernel_shm(const struct file_record *f, const char *path)
+{
+	return f->sb_magic == MAGIC_TMPFS && !strcmp(path, "/dev/zero (deleted)");
+}
+
+static int add_vma(struct bpf_run *r, size_t at, const struct vma_record *v, const struct file_record *f,
+		   const char *path)
+{
+	struct task_idents *id = &r->o->idents.v[at];
+	size_t nr = id->layout.vmas.nr;
+	char special[sizeof(v->special) + 1] = "";
+	pid_t pid = r->o->m->tasks.v[at].pid;
+
+	vma_name(r->s, r->records.v[at], v, special);
+	if (f && !*path)
+		return fail(-ENAMETOOLONG, "pid %d mapping %llx-%llx: path of its file", pid, v->start, v->end);
+
+	struct vma_facts facts = {
+		.start = v->start,
+		.end = v->end,
+		.pgoff_bytes = v->pgoff_pages * MODEL_PAGE_SIZE,
+		.read = v->flags & KVM_READ,
+		.write = v->flags & KVM_WRITE,
+		.exec = v->flags & KVM_EXEC,
+		/* Like /proc/PID/maps: 's' for all that may not become private copies. */
+		.shared = v->flags & (KVM_SHARED | 0x80),
+		.grows_down = v->flags & KVM_GROWSDOWN,
+		.no_reserve = v->flags & KVM_NORESERVE,
+		.locked = v->flags & KVM_LOCKED,
+		.hugetlb = v->flags & KVM_HUGETLB,
+		.may_write = v->flags & KVM_MAYWRITE,
+		.dont_copy = v->flags & KVM_DONTCOPY,
+		.wipe_on_fork = v->flags & KVM_WIPEONFORK,
+		.dont_dump = v->flags & KVM_DONTDUMP,
+		.hugepage = v->flags & KVM_HUGEPAGE,
+		.nohugepage = v->flags & KVM_NOHUGEPAGE,
+		.mergeable = v->flags & kvm_mergeable,
+		.seq_read = v->flags & KVM_SEQ_READ,
+		.rand_read = v->flags & KVM_RAND_READ,
+		.io = v->flags & KVM_IO,
+		.pfnmap = v->flags & KVM_PFNMAP,
+		.sealed = v->flags & kvm_sealed,
+		.droppable = v->flags & kvm_droppable,
+		.uffd = v->has_uffd,
+		.has_file = f,
+		.is_shmem_anon = f && is_kernel_shm(f, path),
+		.has_anon = v->has_anon,
+		.special = special,
+	};
+	int err = observe_add_vma(&id->layout, pid, &facts);
+	if (err == -EOPNOTSUPP) {
+		r->refused = true;
+		return 0;
+	}
+	if (err || id->layout.vmas.nr == nr)
+		return err;
+	if (f)
+		err = bpf_add_other(r, f, path);
+	return err ? err : VEC_PUSH(&id->vma_files, f ? f->file : 0);
+}
+
+/* One record and what follows it. Returns the bytes taken, 0 when the stream is not what it should be. */
+static size_t take_vma(const uint8_t *at, size_t left, const struct vma_record **v, const struct file_record **f,
+		       const char **path)
+{
+	size_t taken = sizeof(**v);
+
+	if (left < taken)
+		return 0;
+	*v = (const void *)at;
+	*f = NULL;
+	*path = NULL;
+	if (!(*v)->path_bytes)
+		return taken;
+	taken += sizeof(**f) + ((*v)->path_bytes + 7) / 8 * 8;
+	if (left < taken || (*v)->path_bytes > OBSERVE_PATH_BYTES)
+		return 0;
+	*f = (const void *)(at + sizeof(**v));
+	*path = (const char *)(at + sizeof(**v) + sizeof(**f));
+	return (*path)[(*v)->path_bytes - 1] ? 0 : taken;
+}
+
+static int read_mappings(struct bpf_run *r, size_t at)
+{
+	pid_t pid = r->o->m->tasks.v[at].pid;
+	struct bpf_attached *a = bpf_attached_to(r->s, pid);
+	_cleanup_free_ uint8_t *bytes = NULL;
+	size_t nr_bytes = 0, nr = 0;
+	const struct vma_record *v;
+	const struct file_record *f;
+	const char *path;
+
+	if (!a)
+		return -ENOMEM;
+	int err = bpf_attach_process(r->s->vma->progs.observe_vmas, pid, &a->vmas);
+	if (!err)
+		err = bpf_iter_read(a->vmas, pid, &bytes, &nr_bytes);
+	for (size_t off = 0, taken; !err && off < nr_bytes; off += taken, nr++) {
+		taken = take_vma(bytes + off, nr_bytes - off, &v, &f, &path);
+		if (!taken)
+			return fail(-EPROTO, "pid %d: mappings as BPF shows them are cut off", pid);
+		err = add_vma(r, at, v, f, path);
+	}
+	if (err)
+		return err;
+	/* The process has ended or made mappings since its record was read. */
+	if (nr != r->records.v[at]->map_count) {
+		log_debug("pid %d: %zu mappings seen, %u counted", pid, nr, r->records.v[at]->map_count);
+		return -EAGAIN;
+	}
+	return 0;
+}
+
+int bpf_vmas_build(struct bpf_run *r)
+{
+	struct ident_map seen = {};
+	int err = 0;
+
+	for (size_t i = 0; i < r->records.nr && !err; i++) {
+		uint64_t mm = r->records.v[i]->mm;
+
+		if (!mm || ident_map_find(&seen, mm))
+			continue;
+		err = ident_map_add(&seen, mm, 1);
+		if (!err)
+			err = read_mappings(r, i);
+	}
+	ident_map_deinit(&seen);
+	return err;
+}
+
+int bpf_vmas_learn(struct bpf_state *s)
+{
+	const struct task_record *self = bpf_array_at(&s->tasks, 0);
+	_cleanup_free_ uint8_t *bytes = NULL;
+	size_t nr_bytes = 0;
+	struct bpf_link *link = NULL;
+	const struct vma_record *v;
+	const struct file_record *f;
+	const char *path;
+	int err = bpf_attach_process(s->vma->progs.observe_vmas, getpid(), &link);
+
+	if (!err)
+		err = bpf_iter_read(link, getpid(), &bytes, &nr_bytes);
+	bpf_link__destroy(link);
+	for (size_t off = 0, taken; !err && off < nr_bytes; off += taken) {
+		taken = take_vma(bytes + off, nr_bytes - off, &v, &f, &path);
+		if (!taken)
+			return fail(-EPROTO, "mappings of bcr's own process as BPF shows them are cut off");
+		if (self->vdso && v->start == self->vdso)
+			s->special_ops = v->ops;
+	}
+	return err;
+}

@@ -1,0 +1,143 @@
+/*
+ * Descriptors of a run → open file descriptions of the model. Two passes: the first gives every description its id, the
+ * second lets its kind collect it, so that an epoll set finds whatever it watches.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/sysmacros.h>
+
+#include "base/log.h"
+#include "kinds/kinds.h"
+#include "observe/refuse.h"
+#include "observe/run.h"
+
+/* The struct file of a descriptor: new for the first descriptor of each open file description. */
+static int descriptor_file(struct run *r, struct observed_file *of)
+{
+	const struct file_record *rec = &of->rec;
+
+	of->file_id = ident_map_find(&r->files, rec->file);
+	if (of->file_id)
+		return 0;
+	const struct kind *kind = kind_match(rec);
+	if (!kind)
+		return run_note(r, refuse_descriptor(of));
+
+	struct file *f = model_add_file(r->m, 0);
+	if (!f)
+		return -ENOMEM;
+	f->type = kind->type;
+	f->flags = rec->flags & ~O_CLOEXEC;
+	f->pos = rec->pos;
+	f->fown = (struct fown){ .uid = rec->fown_uid,
+				 .euid = rec->fown_euid,
+				 .signum = rec->fown_signum,
+				 .pid_type = rec->fown_type,
+				 .pid = rec->fown_pid };
+	of->file_id = f->id;
+	return ident_map_add(&r->files, rec->file, f->id);
+}
+
+static int install_descriptor(struct run *r, const struct observed_file *of)
+{
+	struct fdtable *table = model_find_fdtable(r->m, ident_map_find(&r->tables, of->rec.files));
+	struct fd fd = { .fd = of->rec.fd, .file_id = of->file_id, .cloexec = of->rec.cloexec };
+
+	if (!table)
+		return run_changed(r, of->rec.tgid, "a descriptor belongs to no table that is known");
+	return VEC_PUSH(&table->fds, fd);
+}
+
+static int compare_fds(const void *a, const void *b)
+{
+	const struct fd *x = a, *y = b;
+
+	return (x->fd > y->fd) - (x->fd < y->fd);
+}
+
+static uint32_t run_find_file(const struct collect_ctx *ctx, uint64_t ident)
+{
+	const struct run *r = ctx->arg;
+
+	return ident_map_find(&r->files, ident);
+}
+
+/* Pass two. A file is collected through the first descriptor that showed it: ids and descriptors ascend together. */
+static int collect_files(struct run *r)
+{
+	const struct collect_ctx ctx = {
+		.m = r->m,
+		.shell_job = r->o->opts.shell_job,
+		.tcp_established = r->o->opts.tcp_established,
+		.ext_unix_sk = r->o->opts.ext_unix_sk,
+		.find_file = run_find_file,
+		.arg = r,
+		.stopped = r->stopped,
+	};
+	uint32_t done = 0;
+
+	VEC_FOREACH(of, &r->obs.fds) {
+		if (of->file_id <= done)
+			continue;
+		done = of->file_id;
+		struct file *f = model_find_file(r->m, of->file_id);
+		int err = run_note(r, kind_of_type(f->type)->collect(&ctx, of, f));
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int run_files(struct run *r)
+{
+	VEC_FOREACH(of, &r->obs.fds) {
+		int err = descriptor_file(r, of);
+		if (!err)
+			err = install_descriptor(r, of);
+		if (err)
+			return err;
+	}
+	VEC_FOREACH(t, &r->m->fdtables)
+		if ((*t)->fds.nr)
+			qsort((*t)->fds.v, (*t)->fds.nr, sizeof(struct fd), compare_fds);
+	return collect_files(r);
+}
+
+/* --- terminals --- */
+
+static const struct tty *find_tty(const struct model *m, uint32_t rdev)
+{
+	enum { UNIX98_PTY_SLAVE_MAJOR = 136 };
+	uint32_t major = rdev >> 20, minor = rdev & 0xfffff;
+
+	VEC_FOREACH(p, &m->ttys) {
+		const struct tty *tty = *p;
+
+		if (tty->type == TTY_PTY && major == UNIX98_PTY_SLAVE_MAJOR && tty->index == minor)
+			return tty;
+		if (tty->type != TTY_PTY && (tty->rdev == rdev || tty->rdev == makedev(major, minor)))
+			return tty;
+	}
+	return NULL;
+}
+
+int run_terminals(struct run *r)
+{
+	for (size_t i = 0; i < r->m->tasks.nr; i++) {
+		struct task *t = &r->m->tasks.v[i];
+		uint32_t rdev = r->obs.idents.v[i].ctty_rdev;
+		const struct tty *tty = rdev ? find_tty(r->m, rdev) : NULL;
+
+		if (tty)
+			t->ctty_id = tty->id;
+		/* A session from outside brings its terminal along by itself; one from inside is made again, with it. */
+		if (!rdev || tty || !model_find_task(r->m, t->sid))
+			continue;
+		int err = run_note(r, unsupported("pid %d: its controlling terminal (device %u:%u) is not open in the tree, which is not supported",
+						  t->pid, rdev >> 20, rdev & 0xfffff));
+		if (err)
+			return err;
+	}
+	return 0;
+}
