@@ -1,8 +1,8 @@
 /*
  * Descriptors of one process: the open file behind each, what is private to its type, and its path.
  *
- * The items of epoll sets go into an array of their own, in the order of the epoll descriptors in the stream. The kernel
- * shows a descriptor again when the stream's buffer was full; its items then take the same place in the array.
+ * The items of epoll sets go into an array of their own; the record of the set says where. The kernel shows a descriptor
+ * again when the stream's buffer was full: its items then take the same place in the array.
  */
 #include "vmlinux.h"
 
@@ -256,7 +256,7 @@ int observe_files(struct bpf_iter__task_file *ctx)
 		len = 1;
 	}
 	s->header.path_bytes = len;
-	s->header.pad = 0;
+	s->header.epoll_start = last_start;
 	bpf_seq_write(seq, &s->header, sizeof(s->header));
 	bpf_seq_write(seq, r, sizeof(*r));
 	bpf_seq_write(seq, s->path, at_most((len + 7) & ~7ULL, sizeof(s->path)));

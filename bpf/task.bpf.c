@@ -27,9 +27,6 @@ enum {
 	JOBCTL_STOP_SIGMASK = 0xffff,
 };
 
-/* As in user/model/model.h. */
-enum { RESTART_NANOSLEEP = 1, RESTART_FUTEX = 2, RESTART_POLL = 3, RESTART_UNKNOWN = 4 };
-
 extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
 extern void bpf_task_release(struct task_struct *p) __ksym __weak;
 extern void bpf_rcu_read_lock(void) __ksym __weak;
@@ -37,11 +34,6 @@ extern void bpf_rcu_read_unlock(void) __ksym __weak;
 extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task, unsigned int flags) __ksym __weak;
 extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym __weak;
 extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
-
-/* What restart_block::fn may be; addresses from the kernel's symbol table, 0 where it is hidden. */
-extern const void hrtimer_nanosleep_restart __ksym __weak;
-extern const void futex_wait_restart __ksym __weak;
-extern const void do_restart_poll __ksym __weak;
 
 /* Largest xsave area of this machine, as the kernel holds it. */
 const volatile __u32 fpu_area_bytes = 4096;
@@ -398,17 +390,7 @@ static __always_inline void fill_creds(struct thread_record *r, struct task_stru
 
 static __always_inline void fill_restart(struct thread_record *r, struct task_struct *t)
 {
-	__u64 fn = (__u64)t->restart_block.fn;
-
-	r->restart_fn = fn;
-	if (fn && fn == (__u64)&hrtimer_nanosleep_restart)
-		r->restart_kind = RESTART_NANOSLEEP;
-	else if (fn && fn == (__u64)&futex_wait_restart)
-		r->restart_kind = RESTART_FUTEX;
-	else if (fn && fn == (__u64)&do_restart_poll)
-		r->restart_kind = RESTART_POLL;
-	else if (&hrtimer_nanosleep_restart && &futex_wait_restart && &do_restart_poll)
-		r->restart_kind = RESTART_UNKNOWN;
+	r->restart_fn = (__u64)t->restart_block.fn;
 	r->restart_clockid = BPF_CORE_READ(t, restart_block.nanosleep.clockid);
 	r->restart_rmtp = (__u64)BPF_CORE_READ(t, restart_block.nanosleep.rmtp);
 	r->restart_expires_ns = BPF_CORE_READ(t, restart_block.nanosleep.expires);

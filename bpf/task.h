@@ -81,7 +81,7 @@ struct thread_record {
 	__u64 cap_inh, cap_prm, cap_eff, cap_bnd, cap_amb;
 	__u64 utime_ns, stime_ns, sum_exec_ns;
 	__u64 now_ns; /* CLOCK_MONOTONIC at the read */
-	__u64 restart_fn;
+	__u64 restart_fn; /* address of the function that would continue the call */
 	__u64 restart_expires_ns; /* of nanosleep, on its clock */
 	__u64 restart_futex_ns;   /* CLOCK_MONOTONIC */
 	__u64 now_boot_ns, now_tai_ns;
@@ -89,8 +89,8 @@ struct thread_record {
 	__u64 poll_sec, poll_nsec;
 	__u32 restart_clockid;
 	__u32 poll_has_timeout;
-	__u32 restart_kind; /* enum restart_kind of the model; 0: the kernel's functions could not be told apart */
 	__u32 global_tgid, global_tid, tid;
+	__u32 pad;
 	__u32 altstack_flags;
 	__u32 rseq_len, rseq_sig;
 	__u32 restore_sigmask;

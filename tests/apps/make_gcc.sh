@@ -15,12 +15,12 @@ names = [f"part{n}" for n in range(50)]
 for n, name in enumerate(names):
     with open(f"{name}.c", "w") as f:
         f.write("#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <math.h>\n")
-        for k in range(120):
+        for k in range(40):
             f.write(f"static double f{k}(double x, int n)\n{{\n\tdouble a[16] = {{ {n}, {k} }};\n"
                     f"\tfor (int i = 1; i < n % 16; i++)\n\t\ta[i] = a[i - 1] * x + i % {k + 2};\n"
                     f"\treturn n > {k} ? a[n % 16] : a[{k % 16}] + x;\n}}\n")
         f.write(f"int {name}(int n)\n{{\n\tdouble s = 0;\n")
-        f.write("".join(f"\ts += f{k}(s / 3, n + {k});\n" for k in range(120)))
+        f.write("".join(f"\ts += f{k}(s / 3, n + {k});\n" for k in range(40)))
         f.write("\treturn (int)s & 0xff;\n}\n")
 with open("main.c", "w") as f:
     f.write("#include <stdio.h>\n" + "".join(f"int {n}(int);\n" for n in names))

@@ -8,10 +8,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "base/log.h"
 #include "image/image.h"
 #include "image/magic.h"
+#include "image/manifest.h"
 #include "image/set.h"
 
 /* A record may take this much more in memory than in the file: lists of short messages do. */
@@ -129,6 +131,8 @@ static int reader_vopen(struct image_reader *r, const struct image_source *src, 
 
 	int err = src->read(src, r->name, &r->data, &r->len);
 
+	if (!err && src->manifest)
+		err = manifest_check(src->manifest, r);
 	if (!err && front)
 		err = read_magic(r, front, front == MAGIC_SERVICE ? "service file" : "common");
 	return err ? err : read_magic(r, magic, "type");
@@ -303,6 +307,8 @@ static int flush(struct image_writer *w)
 	if (w->err || !w->buf.nr)
 		return w->err;
 	w->err = image_set_write(w->set, w->name, w->fd, w->buf.v, w->buf.nr);
+	w->size_bytes += w->buf.nr;
+	w->crc32 = crc32(w->crc32, w->buf.v, w->buf.nr);
 	w->buf.nr = 0;
 	return w->err;
 }
@@ -370,6 +376,8 @@ int writer_close(struct image_writer *w)
 	flush(w);
 	if (w->fd >= 0 && close(w->fd) && !w->err)
 		w->err = image_set_io_error(w->set, w->name, "close", -errno);
+	if (!w->err)
+		w->err = image_set_note(w->set, w->name, w->size_bytes, &w->crc32);
 	w->fd = -1;
 	VEC_FREE(&w->buf);
 	return w->err;

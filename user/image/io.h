@@ -11,6 +11,7 @@
 #include "base/vec.h"
 
 struct image_set;
+struct manifest;
 
 enum {
 	IMAGE_NAME_MAX = 64,
@@ -29,6 +30,7 @@ struct image_source {
 	int (*size)(const struct image_source *src, const char *name, uint64_t *ret);
 	int dirfd;
 	void *arg;
+	const struct manifest *manifest; /* what the files must be like; NULL when that is not known */
 };
 
 /* A source that reads the directory `dirfd`; both are borrowed. */
@@ -109,6 +111,8 @@ struct image_writer {
 	char name[IMAGE_NAME_MAX];
 	int fd;
 	int err;
+	uint64_t size_bytes;
+	uint32_t crc32;
 	VEC(uint8_t) buf;
 };
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "image/manifest.h"
 #include "image/parts.h"
 #include "image/set.h"
 
@@ -77,13 +78,19 @@ static int load_all(struct load *l)
 
 int images_load_from(const struct image_source *src, struct model **ret)
 {
-	struct load l = { .src = src, .m = model_create() };
+	struct image_source checked = *src;
+	struct load l = { .src = &checked, .m = model_create() };
+	struct manifest *manifest = NULL;
 	int err;
 
 	if (!l.m)
 		return fail(-ENOMEM, "%s: read the images", src->path);
 	xstate_layout_get(&l.xstate);
-	err = load_all(&l);
+	err = manifest_load(src, &manifest);
+	checked.manifest = manifest;
+	if (!err)
+		err = load_all(&l);
+	manifest_destroy(manifest);
 	if (l.objects)
 		bcr_objects_entry__free_unpacked(l.objects, NULL);
 	if (err) {

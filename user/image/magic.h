@@ -24,5 +24,6 @@ static const uint32_t MAGIC_STATS = 0x57093306;
 /* bcr's own files: numbers that CRIU does not use. */
 static const uint32_t MAGIC_BCR_THREADS = 0x62637254;
 static const uint32_t MAGIC_BCR_OBJECTS = 0x6263724f;
+static const uint32_t MAGIC_BCR_MANIFEST = 0x6263724d;
 
 #endif

@@ -80,9 +80,10 @@ static int check_pages_file(struct save *s, uint32_t pages_id, uint64_t bytes)
 	err = image_set_size(s->set, name, &size);
 	if (err == -ENOENT && !bytes) {
 		err = image_set_open_raw(s->set, name, &fd);
-		if (!err)
-			close(fd);
-		return err;
+		if (err)
+			return err;
+		close(fd);
+		return image_set_note(s->set, name, 0, NULL);
 	}
 	if (err && err != -ENOENT)
 		return err;

@@ -11,7 +11,7 @@ static const char *const plain[] = {
 	"pipes-data.img",  "fifo-data.img",   "sk-queues.img",   "remap-fpath.img",  "memfd.img",
 	"filelocks.img",   "tty-info.img",    "tty-data.img",    "eventpoll-tfd.img", "inotify-wd.img",
 	"fanotify-mark.img", "bpfmap-file.img", "bpfmap-data.img", "pidfd.img",      "cpuinfo.img",
-	"apparmor.img",    "binfmt-misc.img", "bcr-objects.img", "parent",
+	"apparmor.img",    "binfmt-misc.img", "bcr-objects.img", "bcr-manifest.img", "parent",
 	/* Written by old versions of CRIU, one kind per file. */
 	"reg-files.img",   "ns-files.img",    "eventfd.img",     "eventpoll.img",    "signalfd.img",
 	"inotify.img",     "fanotify.img",    "unixsk.img",      "inetsk.img",       "packetsk.img",

@@ -62,7 +62,7 @@ int pages_writer_close(struct pages_writer *w)
 	if (close(w->fd) && !w->err)
 		w->err = image_set_io_error(w->set, w->name, "close", -errno);
 
-	int err = w->err;
+	int err = w->err ? w->err : image_set_note(w->set, w->name, w->offset_bytes, NULL);
 
 	free(w);
 	return err;

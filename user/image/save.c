@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "image/manifest.h"
 #include "image/parts.h"
 
 /* Ids that exist in images only begin behind all that the model uses. */
@@ -72,6 +73,8 @@ int image_set_save(struct image_set *set, const struct model *m)
 		err = save_objects(&s);
 	if (!err)
 		err = save_inventory(&s);
+	if (!err)
+		err = manifest_save(set);
 	free(s.mm_pages_ids);
 	return err;
 }

@@ -33,6 +33,7 @@ struct image_set {
 	char *path;
 	int fd;       /* WRITING_DIR, locked */
 	bool committed;
+	VEC(struct set_file) files; /* for the manifest */
 };
 
 /* Calls `each` for every entry but . and ..; a nonzero result ends the walk and is returned. */
@@ -102,8 +103,7 @@ static int move_up(void *arg, int from_fd, const char *name)
 	return renameat(from_fd, name, *to_fd, name) ? -errno : 0;
 }
 
-/* `fd` is COMMIT_DIR, locked. */
-static int roll_forward(int dirfd, int fd)
+static int put_in_place(int dirfd, int fd)
 {
 	int err = remove_older(dirfd, fd);
 
@@ -111,10 +111,19 @@ static int roll_forward(int dirfd, int fd)
 		err = each_entry(fd, move_up, &dirfd);
 	if (!err && fsync(dirfd))
 		err = -errno;
-	if (!err && renameat(fd, INVENTORY, dirfd, INVENTORY) && errno != ENOENT)
+	if (!err && renameat(fd, INVENTORY, dirfd, INVENTORY))
 		err = -errno;
-	if (!err && fsync(dirfd))
-		err = -errno;
+	return !err && fsync(dirfd) ? -errno : err;
+}
+
+/* `fd` is COMMIT_DIR, locked. */
+static int roll_forward(int dirfd, int fd)
+{
+	int err = 0;
+
+	/* The inventory moves last: without it only tidying up was interrupted. */
+	if (!faccessat(fd, INVENTORY, F_OK, 0))
+		err = put_in_place(dirfd, fd);
 	if (!err)
 		err = unlink_entry(NULL, fd, CLEANED);
 	if (!err && unlinkat(dirfd, COMMIT_DIR, AT_REMOVEDIR) && errno != ENOENT)
@@ -253,6 +262,20 @@ int image_set_write(struct image_set *set, const char *name, int fd, const void 
 	return 0;
 }
 
+int image_set_note(struct image_set *set, const char *name, uint64_t size_bytes, const uint32_t *crc32)
+{
+	struct set_file f = { .size_bytes = size_bytes, .has_crc32 = crc32 != NULL, .crc32 = crc32 ? *crc32 : 0 };
+
+	snprintf(f.name, sizeof(f.name), "%s", name);
+	return VEC_PUSH(&set->files, f) ? fail(-ENOMEM, "images %s: %s: write", set->path, name) : 0;
+}
+
+const struct set_file *image_set_noted(const struct image_set *set, size_t *ret_nr)
+{
+	*ret_nr = set->files.nr;
+	return set->files.v;
+}
+
 int image_set_size(const struct image_set *set, const char *name, uint64_t *ret)
 {
 	struct stat st;
@@ -327,6 +350,7 @@ void image_set_close(struct image_set *set)
 		return;
 	close(set->fd);
 	close(set->dirfd);
+	VEC_FREE(&set->files);
 	free(set->path);
 	free(set);
 }

@@ -68,7 +68,10 @@ struct kind {
 	 */
 	int (*restore)(const struct restore_ctx *ctx, const struct file *f, int *ret);
 	bool per_task;
-	/* After all descriptors of the process that holds `fd` are in place: relations (epoll items). Optional. */
+	/*
+	 * Once for each open file, in a process that has it as `fd`, after all its descriptors are in place and all tasks
+	 * exist: relations (epoll items), the owner of SIGIO. Optional.
+	 */
 	int (*connect)(const struct restore_ctx *ctx, const struct file *f, int fd);
 	/* One line for a person, without newline. Optional. */
 	void (*show)(const struct model *m, const struct file *f, FILE *out);

@@ -222,6 +222,34 @@ static int read_online(uint8_t *mask, size_t bytes)
 	return 0;
 }
 
+/* The kernel's functions that continue interrupted calls. Where it hides addresses, all stay 0. */
+static int read_restart_fns(struct bpf_state *s)
+{
+	static const char *const names[] = {
+		[RESTART_NANOSLEEP] = " hrtimer_nanosleep_restart\n",
+		[RESTART_FUTEX] = " futex_wait_restart\n",
+		[RESTART_POLL] = " do_restart_poll\n",
+	};
+	_cleanup_fclose_ FILE *f = fopen("/proc/kallsyms", "re");
+	_cleanup_free_ char *line = NULL;
+	size_t cap = 0, left = 3;
+	ssize_t len;
+
+	if (!f)
+		return fail(-errno, "/proc/kallsyms: open");
+	while (left && (len = getline(&line, &cap, f)) > 0) {
+		for (int kind = RESTART_NANOSLEEP; kind <= RESTART_POLL; kind++) {
+			size_t n = strlen(names[kind]);
+
+			if ((size_t)len < n || memcmp(line + len - n, names[kind], n))
+				continue;
+			s->restart_fn[kind] = strtoull(line, NULL, 16);
+			left--;
+		}
+	}
+	return 0;
+}
+
 /* Does the kernel's BTF know this function? */
 static bool btf_has_func(const struct btf *btf, const char *name)
 {
@@ -273,7 +301,9 @@ static int open_objects(struct bpf_state *s)
 	if (err)
 		return fail(err, "this processor has no xsave: its registers cannot be read, use --observe=proc");
 	s->open_coded = has_open_coded();
-	err = bpf_tasks_load(s);
+	err = read_restart_fns(s);
+	if (!err)
+		err = bpf_tasks_load(s);
 	if (!err)
 		err = bpf_vmas_load(s);
 	if (!err)

@@ -197,14 +197,16 @@ static uint32_t sleep_nr(const struct thread_record *t, const struct cpu_regs *r
 	return regs->di > CLOCK_TAI ? NR_NANOSLEEP : NR_CLOCK_NANOSLEEP;
 }
 
-static enum restart_kind restart_kind(const struct thread_record *t, uint64_t nr)
+static enum restart_kind restart_kind(const struct bpf_state *s, const struct thread_record *t, uint64_t nr)
 {
-	if (t->restart_kind)
-		return t->restart_kind;
+	for (int kind = RESTART_NANOSLEEP; kind <= RESTART_POLL; kind++)
+		if (s->restart_fn[kind] && t->restart_fn == s->restart_fn[kind])
+			return kind;
+	if (s->restart_fn[RESTART_NANOSLEEP] && s->restart_fn[RESTART_FUTEX] && s->restart_fn[RESTART_POLL])
+		return RESTART_UNKNOWN;
 	/* The kernel hides its symbols: the number of the call is all there is. */
 	switch (nr) {
 	case NR_NANOSLEEP:
-	case NR_CLOCK_NANOSLEEP:
 		return RESTART_NANOSLEEP;
 	case NR_FUTEX:
 		return RESTART_FUTEX;
@@ -215,11 +217,12 @@ static enum restart_kind restart_kind(const struct thread_record *t, uint64_t nr
 	}
 }
 
-static void build_restart(struct restart *restart, const struct thread_record *t, const struct cpu_regs *regs)
+static void build_restart(const struct bpf_state *s, struct restart *restart, const struct thread_record *t,
+			  const struct cpu_regs *regs)
 {
 	if ((int64_t)regs->orig_ax < 0 || (int64_t)regs->ax != -KERESTART_RESTARTBLOCK)
 		return;
-	restart->kind = restart_kind(t, regs->orig_ax);
+	restart->kind = restart_kind(s, t, regs->orig_ax);
 	restart->nr = regs->orig_ax;
 	switch (restart->kind) {
 	case RESTART_NANOSLEEP:
@@ -280,7 +283,7 @@ static int build_thread(struct bpf_run *r, struct task *task, const struct threa
 	if (err || !r->stopped || task->state == TASK_ZOMBIE)
 		return err;
 	build_regs(&th->cpu.regs, t);
-	build_restart(&th->restart, t, &th->cpu.regs);
+	build_restart(r->s, &th->restart, t, &th->cpu.regs);
 	return build_fpu(r->s, &th->cpu.fpu, t, slot);
 }
 

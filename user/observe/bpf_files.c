@@ -38,8 +38,7 @@ int bpf_files_load(struct bpf_state *s, size_t nr_epoll_items)
 	return bpf_array_map(&s->epoll_items, bpf_map__fd(s->file->maps.epoll_items), "epoll_items");
 }
 
-/* Sockets, pipes and the like have names that are no paths; the model wants them as the kernel prints them. */
-static int add_fd(struct bpf_run *r, const struct file_record *rec, const char *path, size_t *epoll_at)
+static int add_fd(struct bpf_run *r, const struct file_record *rec, const char *path, size_t epoll_at)
 {
 	struct observed_file *of = VEC_ADD(&r->o->fds);
 
@@ -53,20 +52,19 @@ static int add_fd(struct bpf_run *r, const struct file_record *rec, const char *
 		return 0;
 
 	size_t nr = rec->epoll.nr_items;
-	if (*epoll_at + nr > r->s->epoll_items.cap)
+	if (epoll_at + nr > r->s->epoll_items.cap)
 		return -EAGAIN;
 	if (VEC_RESERVE(&of->epoll_items, nr))
 		return -ENOMEM;
 	for (size_t i = 0; i < nr; i++)
-		of->epoll_items.v[i] = *(struct epoll_record *)bpf_array_at(&r->s->epoll_items, *epoll_at + i);
+		of->epoll_items.v[i] = *(struct epoll_record *)bpf_array_at(&r->s->epoll_items, epoll_at + i);
 	of->epoll_items.nr = nr;
-	*epoll_at += nr;
 	return 0;
 }
 
-static int parse_files(struct bpf_run *r, pid_t pid, const uint8_t *bytes, size_t nr_bytes)
+static int parse_files(struct bpf_run *r, pid_t pid, uint64_t table, const uint8_t *bytes, size_t nr_bytes)
 {
-	size_t epoll_at = 0;
+	int64_t last_fd = -1;
 	int err = 0;
 
 	for (size_t off = 0; off < nr_bytes && !err;) {
@@ -80,7 +78,14 @@ static int parse_files(struct bpf_run *r, pid_t pid, const uint8_t *bytes, size_
 			return fail(-EPROTO, "pid %d: descriptors as BPF shows them are cut off", pid);
 		if (!*path)
 			return fail(-ENAMETOOLONG, "pid %d fd %d: path of its file", pid, rec->fd);
-		err = add_fd(r, rec, path, &epoll_at);
+		/*
+		 * Linux 6.1 shows the table of a process with threads twice. Threads with a table of their own are
+		 * refused elsewhere.
+		 */
+		if (rec->files == table && rec->fd > last_fd) {
+			last_fd = rec->fd;
+			err = add_fd(r, rec, path, h->epoll_start);
+		}
 		off += fixed + (h->path_bytes + 7) / 8 * 8;
 	}
 	return err;
@@ -106,7 +111,7 @@ static int read_files(struct bpf_run *r, size_t at)
 			return err;
 		size_t wanted = r->s->file->bss->nr_epoll_items;
 		if (wanted <= r->s->epoll_items.cap)
-			return parse_files(r, pid, bytes, nr_bytes);
+			return parse_files(r, pid, r->records.v[at]->files, bytes, nr_bytes);
 		free(bytes);
 		bytes = NULL;
 		err = bpf_files_load(r->s, wanted * 2);

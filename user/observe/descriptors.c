@@ -86,6 +86,12 @@ static int collect_files(struct run *r)
 		if (err)
 			return err;
 	}
+	const struct kind *kind;
+	for (size_t i = 0; (kind = kind_at(i)); i++) {
+		int err = kind->finish ? run_note(r, kind->finish(&ctx)) : 0;
+		if (err)
+			return err;
+	}
 	return 0;
 }
 
