@@ -43,7 +43,7 @@ done
 printf '# a comment\ntree %s\nleave-running\nimages-dir=images-c\n--log-file conf.log\n' "$pid" >config
 mkdir images-c
 "$BCR" dump --config "$PWD/config" || fail "--config"
-[ -s images-c/conf.log ] && [ -s images-c/inventory.img ] || fail "--config: options were not used"
+[ -e images-c/conf.log ] && [ -s images-c/inventory.img ] || fail "--config: options were not used"
 
 say "work directory and log file"
 mkdir images-w work
@@ -82,7 +82,10 @@ kill -CONT $(tree "$pid")
 finish "$dir" "$pid"
 
 say "the parent sees SIGKILL"
-fresh
+dir=$PWD/child
+mkdir "$dir"
+spawn_child "$dir" "$lib/cow" "$dir"
+await file "$dir/ready" || fail "no target"
 child=$pid
 dump "$PWD/images-a" "$pid" --display-stats >out
 grep -qi "frozen time" out || fail "--display-stats prints none"

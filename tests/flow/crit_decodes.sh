@@ -10,13 +10,17 @@ crit=(/usr/bin/python3 /usr/bin/crit)
 decode() {
 	local file
 	for file in "$1"/*.img "$1"/stats-*; do
-		case ${file##*/} in pages-*) continue ;; esac # raw pages
+		# Raw pages; and what CRIU's format has no place for: files that CRIU, and so crit, does not look at.
+		case ${file##*/} in pages-* | bcr-*) continue ;; esac
 		"${crit[@]}" show "$file" >decoded 2>&1 || { show_log decoded; fail "crit does not decode $file"; }
 		/usr/bin/python3 -IS -c 'import json; json.load(open("decoded"))' || fail "crit shows no JSON for $file"
 		decoded=$((decoded + 1))
 	done
-	for what in ps fds mems; do
-		"${crit[@]}" x "$1" $what >"$what.out" 2>&1 || { show_log "$what.out"; fail "crit x $1 $what"; }
+	local whats="ps fds mems"
+	# crit wants descriptors and memory of every process, and zombies have none, in sets of CRIU neither.
+	[ "${1##*/}" != images-sessions ] || whats="ps"
+	for what in $whats; do
+		"${crit[@]}" x "$1" "$what" >"$what.out" 2>&1 || { show_log "$what.out"; fail "crit x $1 $what"; }
 		[ -s "$what.out" ] || fail "crit x $1 $what shows nothing"
 	done
 	grep -q "^ *$2 " ps.out || { cat ps.out; fail "crit x $1 ps does not show pid $2"; }

@@ -45,7 +45,7 @@ PROGRAM
 mkfifo keys1 keys2
 say "a shell with a job, on a terminal"
 # The shell starts the program in its foreground, as a group of its own.
-spawn "$PWD" /usr/bin/python3 -IS job.py keys1 screen1 /bin/bash --norc -m -c '/bin/bash answer.sh; echo "status $?"; read -r x'
+spawn_child "$PWD" /usr/bin/python3 -IS job.py keys1 screen1 /bin/bash --norc -m -c '/bin/bash answer.sh; echo "status $?"; read -r x'
 shell=$pid
 await file answer.pid || { show_log log; fail "the job did not start"; }
 job=$(cat answer.pid)
@@ -69,7 +69,7 @@ gone "$job"
 await text screen1 "status 137" || { cat screen1; fail "the shell does not say that its job was killed"; }
 
 say "restored on another terminal"
-spawn "$PWD" /usr/bin/python3 -IS job.py keys2 screen2 "$BCR" restore -j -D images -o restore.log -v4
+spawn_child "$PWD" /usr/bin/python3 -IS job.py keys2 screen2 "$BCR" restore -j -D images -o restore.log -v4
 restored=$pid
 echo four >keys2
 await text screen2 "answer 4: four, intr=^G" || { show_log screen2; show_log images/restore.log; fail "no answer from the restored job"; }

@@ -37,8 +37,14 @@ await() {
 	"$lib/await" -t "$patience" "$@"
 }
 
-# spawn DIR COMMAND...: starts a command as a target is started; sets $pid. DIR/log is its output.
+# spawn DIR COMMAND...: starts a command as a target is started; sets $pid. DIR/log is its output. bash does not report
+# its end, and cannot wait for it: spawn_child is for that.
 spawn() {
+	spawn_child "$@"
+	disown "$pid"
+}
+
+spawn_child() {
 	local dir=$1
 	shift
 	mkdir -p "$dir"

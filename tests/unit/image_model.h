@@ -244,7 +244,7 @@ static inline struct fdtable *make_files(struct model *m, struct tty *tty)
 {
 	struct fdtable *t = model_add_fdtable(m, 0);
 	struct file *f, *sk[2];
-	struct pipe *p = make_pipe(m, 70000);
+	struct pipe *p = make_pipe(m, 5000);
 	int fd = 0;
 
 	f = make_file(m, FILE_TTY, "/dev/pts/5");

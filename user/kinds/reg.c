@@ -152,7 +152,7 @@ static int reg_load(struct model *m, const FileEntry *msg, struct file *f)
 	f->pos = e->pos;
 	f->reg.mnt_id = e->has_mnt_id ? e->mnt_id : -1;
 	f->reg.mode = e->has_mode ? e->mode : 0;
-	f->reg.size_bytes = e->has_size ? e->size : UINT64_MAX;
+	f->reg.size_bytes = e->has_size ? e->size : S_ISREG(f->reg.mode) ? UINT64_MAX : 0;
 	return common_load("file", e->flags, e->fown, f);
 }
 

@@ -19,10 +19,9 @@ enum {
 	KVM_EXEC = 0x4,
 	KVM_SHARED = 0x8,
 	KVM_MAYWRITE = 0x20,
+	KVM_MAYSHARE = 0x80,
 	KVM_GROWSDOWN = 0x100,
-	KVM_UFFD_MISSING = 0x200,
 	KVM_PFNMAP = 0x400,
-	KVM_UFFD_WP = 0x1000,
 	KVM_LOCKED = 0x2000,
 	KVM_IO = 0x4000,
 	KVM_SEQ_READ = 0x8000,
@@ -37,8 +36,11 @@ enum {
 };
 
 static const uint64_t kvm_mergeable = 0x80000000;
-/* Since Linux 6.11 (MAP_DROPPABLE) and 6.10 (mseal) on 64-bit machines. */
-static const uint64_t kvm_droppable = 1ULL << 40, kvm_sealed = 1ULL << 63;
+/*
+ * Since Linux 6.11 (MAP_DROPPABLE) and 6.10 (mseal), on 64-bit machines. The bit of sealed mappings was 63 first and is 42
+ * in 6.18; no version uses the other one for anything else.
+ */
+static const uint64_t kvm_droppable = 1ULL << 40, kvm_sealed = 1ULL << 63 | 1ULL << 42;
 
 int bpf_vmas_load(struct bpf_state *s)
 {
@@ -62,10 +64,10 @@ static void vma_name(const struct bpf_state *s, const struct task_record *t, con
 		strcpy(special, "[heap]");
 }
 
-/* Its last mapping with a name; the same for all processes of this kernel. */
-static bool is_kernel_shm(const struct file_record *f, const char *path)
+/* Shared anonymous memory: a file of the kernel's own, with a name that no directory entry can have. */
+static bool is_kernel_shm(const struct file_record *f)
 {
-	return f->sb_magic == MAGIC_TMPFS && !strcmp(path, "/dev/zero (deleted)");
+	return f->sb_magic == MAGIC_TMPFS && !strcmp(f->name, "dev/zero");
 }
 
 static int add_vma(struct bpf_run *r, size_t at, const struct vma_record *v, const struct file_record *f,
@@ -87,8 +89,8 @@ static int add_vma(struct bpf_run *r, size_t at, const struct vma_record *v, con
 		.read = v->flags & KVM_READ,
 		.write = v->flags & KVM_WRITE,
 		.exec = v->flags & KVM_EXEC,
-		/* Like /proc/PID/maps: 's' for all that may not become private copies. */
-		.shared = v->flags & (KVM_SHARED | 0x80),
+		/* As in /proc/PID/maps: a shared mapping of a file opened for reading only has MAYSHARE alone. */
+		.shared = v->flags & (KVM_SHARED | KVM_MAYSHARE),
 		.grows_down = v->flags & KVM_GROWSDOWN,
 		.no_reserve = v->flags & KVM_NORESERVE,
 		.locked = v->flags & KVM_LOCKED,
@@ -108,7 +110,7 @@ static int add_vma(struct bpf_run *r, size_t at, const struct vma_record *v, con
 		.droppable = v->flags & kvm_droppable,
 		.uffd = v->has_uffd,
 		.has_file = f,
-		.is_shmem_anon = f && is_kernel_shm(f, path),
+		.is_shmem_anon = f && is_kernel_shm(f),
 		.has_anon = v->has_anon,
 		.special = special,
 	};

@@ -1,0 +1,17 @@
+/* Data in a pipe in packet mode: the bounds of packets would be lost. */
+#include "target.h"
+
+int main(void)
+{
+	char buf[16];
+	int p[2];
+
+	CHECK(!pipe2(p, O_DIRECT));
+	CHECK_EQUAL(write(p[1], "ab", 2), 2);
+	CHECK_EQUAL(write(p[1], "cde", 3), 3);
+	target_expect_refusal("packet mode");
+	target_ready();
+	CHECK_EQUAL(read(p[0], buf, sizeof(buf)), 2);
+	CHECK_EQUAL(read(p[0], buf, sizeof(buf)), 3);
+	return target_pass();
+}
