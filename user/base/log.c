@@ -17,9 +17,9 @@ static struct {
 	char modules[256];
 	int fd;
 	bool pids;
-	bool quiet_stderr;
+	int err_fd;
 	struct timespec start;
-} logger = { .level = LOG_WARN, .fd = -1 };
+} logger = { .level = LOG_WARN, .fd = -1, .err_fd = STDERR_FILENO };
 
 /* Refusals of one observation; `active` while they are gathered rather than reported. */
 static struct {
@@ -52,9 +52,9 @@ void log_set_pids(bool on)
 	logger.pids = on;
 }
 
-void log_set_stderr(bool on)
+void log_set_in_child(int err_fd)
 {
-	logger.quiet_stderr = !on;
+	logger.err_fd = err_fd;
 }
 
 int log_fd(void)
@@ -129,12 +129,12 @@ static void emit(enum log_level level, const char *module, const char *text)
 		if (write(logger.fd, line, len) < 0 && errno == EBADF)
 			logger.fd = -1;
 	}
-	if ((logger.fd < 0 || level <= LOG_WARN) && !logger.quiet_stderr) {
+	if (logger.fd < 0 || level <= LOG_WARN) {
 		int len = snprintf(line, sizeof(line), "bcr: %s%s%s\n", pid,
 				   level == LOG_WARN ? "warning: " : "", text);
 		if (len >= (int)sizeof(line))
 			len = sizeof(line) - 1;
-		if (write(STDERR_FILENO, line, len) < 0)
+		if (write(logger.err_fd, line, len) < 0)
 			return; /* nobody is left to tell */
 	}
 }

@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/syscall.h>
 
 #include "base/log.h"
 #include "sys/interrupted-x86_64.h"
@@ -54,6 +55,33 @@ static void end_call(struct cpu_regs *r)
 	r->orig_ax = -1;
 }
 
+/* The call that restart_syscall(2) stands for, when the thread was stopped in that. */
+static uint32_t original_call(const struct thread *th)
+{
+	return th->cpu.regs.orig_ax == SYS_restart_syscall && th->restart.nr ? th->restart.nr : th->cpu.regs.orig_ax;
+}
+
+static void fix_restart_block(const struct task *t, struct thread *th)
+{
+	struct cpu_regs *r = &th->cpu.regs;
+
+	th->restart.nr = original_call(th);
+	if (handled_signal(t, th)) {
+		th->restart.kind = RESTART_NONE;
+	} else if (th->restart.kind == RESTART_UNKNOWN) {
+		log_warn("pid %d thread %d: system call %u will return EINTR after a restore, its "
+			 "remaining time cannot be read here",
+			 t->pid, th->tid, th->restart.nr);
+	} else if (th->restart.remaining_ns == INT64_MAX) {
+		/* No limit of its own: its arguments, still in the registers, say all. */
+		th->restart.kind = RESTART_NONE;
+		r->orig_ax = th->restart.nr;
+		call_rewind(r);
+		return;
+	}
+	end_call(r);
+}
+
 static void fix_thread(const struct task *t, struct thread *th)
 {
 	struct cpu_regs *r = &th->cpu.regs;
@@ -84,15 +112,7 @@ static void fix_thread(const struct task *t, struct thread *th)
 			call_rewind(r);
 		return;
 	case KERNEL_ERESTART_RESTARTBLOCK:
-		if (handled_signal(t, th))
-			th->restart.kind = RESTART_NONE;
-		else
-			th->restart.nr = r->orig_ax;
-		if (th->restart.kind == RESTART_UNKNOWN)
-			log_warn("pid %d thread %d: system call %u will return EINTR after a restore, its "
-				 "remaining time cannot be read here",
-				 t->pid, th->tid, th->restart.nr);
-		end_call(r);
+		fix_restart_block(t, th);
 		return;
 	default:
 		if (call_was_broken_off(r) && !handled_signal(t, th))

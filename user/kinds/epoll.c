@@ -183,22 +183,36 @@ static int add_item(int epfd, int number, const struct epoll_item *item)
 	return epoll_ctl(epfd, EPOLL_CTL_ADD, number, &ev) ? -errno : 0;
 }
 
-/* Lets `number` stand for the file that is held as `held`, adds the item, and gives the number back. */
-static int add_under_number(int epfd, int held, int number, const struct epoll_item *item)
+/* Lets `number`, which is open, stand for the file that is held as `held`, adds the item, and gives the number back. */
+static int add_under_taken_number(int epfd, int held, int number, const struct epoll_item *item)
 {
 	int fd_flags = fcntl(number, F_GETFD);
-	_cleanup_close_ int saved = fd_flags < 0 ? -1 : fcntl(number, F_DUPFD_CLOEXEC, 0);
+	_cleanup_close_ int saved = fcntl(number, F_DUPFD_CLOEXEC, 0);
 	/* The set itself may be what has the number. */
 	_cleanup_close_ int set = fcntl(epfd, F_DUPFD_CLOEXEC, 0);
 
-	if (set < 0 || (fd_flags >= 0 && saved < 0) || dup3(held, number, O_CLOEXEC) < 0)
+	if (fd_flags < 0 || saved < 0 || set < 0 || dup3(held, number, O_CLOEXEC) < 0)
 		return -errno;
 	int err = add_item(set, number, item);
-	if (saved < 0)
-		close(number);
-	else if (dup3(saved, number, fd_flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
+	if (dup3(saved, number, fd_flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
 		return -errno;
 	return err;
+}
+
+/* The same for a number that is free. Nothing may be opened before the number is taken: it would get the number. */
+static int add_under_free_number(int epfd, int held, int number, const struct epoll_item *item)
+{
+	if (dup3(held, number, O_CLOEXEC) < 0)
+		return -errno;
+	int err = add_item(epfd, number, item);
+	close(number);
+	return err;
+}
+
+static int add_under_number(int epfd, int held, int number, const struct epoll_item *item)
+{
+	return fcntl(number, F_GETFD) < 0 ? add_under_free_number(epfd, held, number, item) :
+					    add_under_taken_number(epfd, held, number, item);
 }
 
 static int connect_item(const struct restore_ctx *ctx, const struct file *f, int fd, const struct epoll_item *item)

@@ -85,7 +85,7 @@ int path_check(const struct observed_file *of)
 	if (!(S_ISLNK(rec->mode) ? lstat : stat)(of->path, &st) && same_file(of, &st))
 		return 0;
 	if (!rec->nlink || ends_with(of->path, " (deleted)"))
-		return unsupported("%s: %s has been unlinked, which is not supported; close it first", where.text, of->path);
+		return unsupported("%s: %s has been unlinked or replaced, which is not supported; close it first", where.text, of->path);
 	return unsupported("%s: %s is another file by now, or not reachable from bcr's mount namespace; close it first",
 			   where.text, of->path);
 }

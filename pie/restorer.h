@@ -1,0 +1,75 @@
+/*
+ * What the restorer blob is given. Plain fixed-size structs, shared with user/restore/; addresses are those of the
+ * process that is being restored.
+ *
+ * A process's restorer area, at an address free in the old layout and in the new one:
+ *
+ *     blob | struct restorer_args | struct restorer_thread[] | ops | data of ops, signal frames | stacks
+ *
+ * The control block lies in a mapping of its own, shared by all processes of the restore and the coordinator.
+ */
+#ifndef BCR_PIE_RESTORER_H
+#define BCR_PIE_RESTORER_H
+
+#include <linux/types.h>
+
+enum restorer_op_code {
+	RESTORER_SYSCALL, /* issue `nr` with args; see `expect` */
+	RESTORER_CLONE,   /* make thread number args[0] of this process and let it run its own ops */
+};
+
+enum restorer_expect {
+	RESTORER_OK,      /* a negative result is a failure */
+	RESTORER_SAME,    /* the result must equal args[expect_arg] (mmap, mremap at a fixed address) */
+	RESTORER_ANY,     /* the result does not matter */
+};
+
+struct restorer_op {
+	__u32 code;
+	__u32 nr;
+	__u32 expect;
+	__u32 expect_arg;
+	__u64 args[6];
+};
+
+struct restorer_thread {
+	__u64 ops;      /* struct restorer_op[] */
+	__u64 nr_ops;
+	__u64 stack_top;
+	__u64 frame_sp; /* what rt_sigreturn wants in the stack pointer */
+	__u64 args;     /* struct restorer_args */
+	__u32 tid;
+	__u32 slot;     /* in the control block */
+};
+
+struct restorer_args {
+	__u64 control;  /* struct restorer_control */
+	__u64 threads;  /* struct restorer_thread[], the leader first */
+	__u64 nr_threads;
+};
+
+enum restorer_status { RESTORER_RUNNING, RESTORER_READY, RESTORER_FAILED };
+
+struct restorer_slot {
+	__u32 status; /* enum restorer_status */
+	__s32 error;  /* negative errno */
+	__u64 op;     /* index of the op that failed */
+};
+
+struct restorer_control {
+	__u32 phase;   /* futex: raised by the coordinator */
+	__u32 arrived; /* futex: tasks or threads that have reached the current barrier */
+	__u32 failed;  /* somebody has failed */
+	__u32 pad;
+	__u64 bytes_done, pages_compared, pages_skipped_cow, pages_restored;
+	struct restorer_slot slots[]; /* one per thread of the tree */
+};
+
+/* Phases of the control block: a task waits until the phase is the one after its barrier. */
+enum restorer_phase {
+	PHASE_FORK,   /* making the tree */
+	PHASE_TASKS,  /* all tasks exist and are traced: descriptors, memory, ops */
+	PHASE_RESUME, /* all threads are ready: rt_sigreturn */
+};
+
+#endif

@@ -1,0 +1,115 @@
+/* Barriers between the coordinator and the tasks: futexes in a mapping that all share. */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "restore/plan.h"
+
+/* How long the coordinator sleeps at most before it looks whether a task has died without a word. */
+enum { LOOK_NS = 50 * 1000 * 1000 };
+
+static void futex_wake(uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void control_arrive(struct restorer_control *c)
+{
+	__atomic_add_fetch(&c->arrived, 1, __ATOMIC_RELEASE);
+	futex_wake(&c->arrived);
+}
+
+void control_set_phase(struct restorer_control *c, uint32_t phase)
+{
+	__atomic_store_n(&c->phase, phase, __ATOMIC_RELEASE);
+	futex_wake(&c->phase);
+}
+
+void control_wait_phase(struct restorer_control *c, uint32_t phase)
+{
+	for (;;) {
+		uint32_t now = __atomic_load_n(&c->phase, __ATOMIC_ACQUIRE);
+
+		if (now >= phase)
+			return;
+		syscall(SYS_futex, &c->phase, FUTEX_WAIT, now, NULL, NULL, 0);
+	}
+}
+
+/* What the restorer of a thread has reported, in one sentence. */
+static void report_slots(const struct restore *r)
+{
+	VEC_FOREACH(tp, &r->plan->tasks) {
+		VEC_FOREACH(th, &tp->threads) {
+			const struct restorer_slot *slot = &r->control->slots[th->slot];
+			const char *what = "an operation";
+
+			if (slot->status != RESTORER_FAILED)
+				continue;
+			if (slot->op < th->ops.nr)
+				what = th->ops.v[slot->op].what;
+			fail(slot->error, "pid %d thread %d: restorer operation %llu (%s)", tp->task->pid,
+			     th->thread->tid, (unsigned long long)slot->op, what);
+		}
+	}
+}
+
+static char process_state(pid_t pid)
+{
+	char path[48], line[256] = "";
+	char state = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	if (!f || !fgets(line, sizeof(line), f))
+		return 0;
+	const char *paren = strrchr(line, ')');
+	if (paren && sscanf(paren + 1, " %c", &state) != 1)
+		state = 0;
+	return state;
+}
+
+/* A task that ended without a report: killed by somebody, or out of memory. */
+static bool somebody_died(const struct restore *r)
+{
+	if (!r->root_pid)
+		return false;
+	VEC_FOREACH(tp, &r->plan->tasks) {
+		if (tp->task->state == TASK_ZOMBIE || process_state(tp->task->pid) != 'Z')
+			continue;
+		fail(0, "pid %d: it was killed while it was being restored; was memory short?", tp->task->pid);
+		return true;
+	}
+	return false;
+}
+
+int control_wait_arrivals(struct restore *r, uint32_t nr)
+{
+	struct restorer_control *c = r->control;
+	const struct timespec look = { .tv_nsec = LOOK_NS };
+
+	for (;;) {
+		uint32_t now = __atomic_load_n(&c->arrived, __ATOMIC_ACQUIRE);
+
+		if (__atomic_load_n(&c->failed, __ATOMIC_ACQUIRE)) {
+			report_slots(r);
+			return -ECANCELED;
+		}
+		if (now >= nr) {
+			__atomic_store_n(&c->arrived, 0, __ATOMIC_RELEASE);
+			return 0;
+		}
+		if (r->opts.progress)
+			r->opts.progress(__atomic_load_n(&c->bytes_done, __ATOMIC_RELAXED), r->all_bytes);
+		if (syscall(SYS_futex, &c->arrived, FUTEX_WAIT, now, &look, NULL, 0) && errno == ETIMEDOUT &&
+		    somebody_died(r))
+			return -ECANCELED;
+	}
+}

@@ -1,0 +1,236 @@
+/* Descriptors: made once by the coordinator under high numbers, put in place by each task. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "kinds/kinds.h"
+#include "restore/files.h"
+
+const struct task *plan_table_owner(const struct model *m, uint32_t files_id)
+{
+	VEC_FOREACH(t, &m->tasks) {
+		if (files_id && t->files_id == files_id)
+			return t;
+	}
+	return NULL;
+}
+
+/* Position of a file in the model: its held number is fd_files + that. */
+static ssize_t file_index(const struct model *m, uint32_t file_id)
+{
+	size_t lo = 0, hi = m->files.nr;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (m->files.v[mid]->id < file_id)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < m->files.nr && m->files.v[lo]->id == file_id ? (ssize_t)lo : -1;
+}
+
+static int held_fd(const struct restore_ctx *ctx, uint32_t file_id)
+{
+	const struct restore *r = ctx->arg;
+	ssize_t i = file_index(r->m, file_id);
+
+	if (i < 0 || fcntl(r->plan->fd_files + i, F_GETFD) < 0)
+		return -ENOENT;
+	return r->plan->fd_files + i;
+}
+
+static struct restore_ctx context(struct restore *r, const struct task *self)
+{
+	return (struct restore_ctx){
+		.m = r->m,
+		.shell_job = r->opts.shell_job,
+		.self = self,
+		.held_fd = held_fd,
+		.arg = r,
+	};
+}
+
+/* Is the file behind a descriptor, and not only a mapping, an executable or a directory? */
+static bool has_descriptor(const struct model *m, uint32_t file_id)
+{
+	VEC_FOREACH(table, &m->fdtables) {
+		VEC_FOREACH(fd, &(*table)->fds) {
+			if (fd->file_id == file_id)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Moves a descriptor to the number the plan has for it. */
+static int move_fd(int *fd, int to)
+{
+	if (dup3(*fd, to, O_CLOEXEC) < 0)
+		return -errno;
+	close(take_fd(fd));
+	return 0;
+}
+
+static int hold_file(struct restore *r, const struct file *f, int number)
+{
+	const struct kind *kind = kind_of_type(f->type);
+	struct restore_ctx ctx = context(r, NULL);
+	_cleanup_close_ int fd = -1;
+
+	if (!kind || !kind->restore || kind->per_task)
+		return fail(0, "file %u: files of type %d cannot be restored", f->id, f->type);
+	int err = kind->restore(&ctx, f, &fd);
+	if (err)
+		return err;
+	err = move_fd(&fd, number);
+	return err ? fail(err, "%s %u: keep it as descriptor %d; the limit of open files may be too low", kind->name,
+			  f->id, number)
+		   : 0;
+}
+
+int files_hold(struct restore *r)
+{
+	for (size_t i = 0; i < r->m->files.nr; i++) {
+		const struct file *f = r->m->files.v[i];
+
+		if (!has_descriptor(r->m, f->id))
+			continue;
+		int err = hold_file(r, f, r->plan->fd_files + i);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+void files_release(struct restore *r)
+{
+	syscall(SYS_close_range, r->plan->fd_files, r->plan->fd_files + (unsigned)r->m->files.nr, 0);
+}
+
+/* The process in which a file's relations are made: the first one that has a descriptor of it. */
+static int connect_owner(const struct model *m, uint32_t file_id, pid_t *ret_pid)
+{
+	VEC_FOREACH(t, &m->tasks) {
+		const struct fdtable *table = model_find_fdtable(m, t->files_id);
+
+		if (!table)
+			continue;
+		VEC_FOREACH(fd, &table->fds) {
+			if (fd->file_id == file_id) {
+				*ret_pid = t->pid;
+				return fd->fd;
+			}
+		}
+	}
+	return -1;
+}
+
+static int connect_files(struct restore *r, const struct task *self, const struct fdtable *table)
+{
+	struct restore_ctx ctx = context(r, self);
+
+	VEC_FOREACH(fd, &table->fds) {
+		const struct file *f = model_find_file(r->m, fd->file_id);
+		const struct kind *kind = f ? kind_of_type(f->type) : NULL;
+		pid_t owner = 0;
+
+		if (!kind || !kind->connect || connect_owner(r->m, f->id, &owner) != fd->fd || owner != self->pid)
+			continue;
+		int err = kind->connect(&ctx, f, fd->fd);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int place_fds(struct restore *r, const struct task *self, const struct fdtable *table)
+{
+	VEC_FOREACH(fd, &table->fds) {
+		ssize_t i = file_index(r->m, fd->file_id);
+
+		if (i < 0)
+			return fail(0, "pid %d fd %d: its file %u is not in the images", self->pid, fd->fd, fd->file_id);
+		if (dup3(r->plan->fd_files + i, fd->fd, fd->cloexec ? O_CLOEXEC : 0) < 0)
+			return fail(-errno, "pid %d fd %d: put it in place", self->pid, fd->fd);
+	}
+	return 0;
+}
+
+static int close_between(int from, int to)
+{
+	if (from > to)
+		return 0;
+	return syscall(SYS_close_range, (unsigned)from, (unsigned)to, 0) ? -errno : 0;
+}
+
+/* Numbers the table does not have, below those that bcr keeps for a little longer. */
+static int close_unused(const struct restore *r, const struct fdtable *table)
+{
+	int from = 0, err = 0;
+
+	VEC_FOREACH(fd, &table->fds) {
+		if (!err)
+			err = close_between(from, fd->fd - 1);
+		from = fd->fd + 1;
+	}
+	return err ? err : close_between(from, r->plan->fd_log - 1);
+}
+
+static int enter_dirs(struct restore *r, const struct task *t)
+{
+	const struct fs *fs = model_find_fs(r->m, t->fs_id);
+	const struct file *cwd = fs ? model_find_file(r->m, fs->cwd_file_id) : NULL;
+	const struct file *root = fs ? model_find_file(r->m, fs->root_file_id) : NULL;
+
+	if (!cwd || !root || !cwd->path || !root->path)
+		return fail(0, "pid %d: its working directory or root is not in the images", t->pid);
+	if (chdir(cwd->path))
+		return fail(-errno, "pid %d: enter its working directory %s", t->pid, cwd->path);
+	if (strcmp(root->path, "/") && chroot(root->path))
+		return fail(-errno, "pid %d: change its root to %s", t->pid, root->path);
+	umask(fs->umask);
+	return 0;
+}
+
+int task_install_files(struct restore *r, const struct task_plan *tp)
+{
+	const struct task *t = tp->task;
+	const struct restore_plan *p = r->plan;
+	const struct fdtable none = { 0 };
+	const struct fdtable *table = model_find_fdtable(r->m, t->files_id);
+	const struct file *exe = model_find_file(r->m, tp->mm->exe_file_id);
+	_cleanup_close_ int exe_fd = -1;
+
+	if (!table)
+		table = &none;
+	if (!exe)
+		return fail(0, "pid %d: its executable is not in the images", t->pid);
+	int err = reg_open(exe, O_RDONLY, &exe_fd);
+	if (!err)
+		err = move_fd(&exe_fd, p->fd_exe);
+	if (err)
+		return err;
+	err = enter_dirs(r, t);
+	if (err)
+		return err;
+	/* From here on 0 to 2 may be the program's. */
+	err = place_fds(r, t, table);
+	if (!err)
+		err = connect_files(r, t, table);
+	if (err)
+		return err;
+	err = close_unused(r, table);
+	if (!err)
+		err = close_between(p->fd_pages, ~0U >> 1);
+	return err ? fail(err, "pid %d: close what is not its own", t->pid) : 0;
+}

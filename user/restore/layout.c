@@ -1,0 +1,301 @@
+/* Where things go: bcr's own address space, the hole, and what has to be mapped elsewhere at first. */
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/capability.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "restore/plan.h"
+#include "sys/uapi.h"
+
+enum {
+	LOWEST = 0x100000,             /* above vm.mmap_min_addr of any sane system */
+	SLACK_BYTES = 16 << 20,
+	PARK_BYTES = 1 << 20,
+	GAP_BYTES = 16 * MODEL_PAGE_SIZE, /* between staged mappings, so that they do not merge */
+};
+static const taddr_t highest = 0x7ffffffff000;
+
+static uint64_t page_up(uint64_t n)
+{
+	return (n + MODEL_PAGE_SIZE - 1) & ~(uint64_t)(MODEL_PAGE_SIZE - 1);
+}
+
+int own_layout_read(struct own_layout *ret)
+{
+	_cleanup_fclose_ FILE *maps = fopen("/proc/self/maps", "re");
+	_cleanup_free_ char *line = NULL;
+	size_t cap = 0;
+
+	memset(ret, 0, sizeof(*ret));
+	if (!maps)
+		return fail(-errno, "read bcr's own mappings");
+	while (getline(&line, &cap, maps) > 0) {
+		struct mem_range range;
+
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64, &range.start, &range.end) != 2)
+			return fail(0, "bcr's own mappings: '%s' is not understood", line);
+		if (strstr(line, "[vsyscall]"))
+			continue;
+		if (VEC_PUSH(&ret->ranges, range))
+			return fail(-ENOMEM, "bcr's own mappings");
+		bool vdso = strstr(line, "[vdso]");
+		struct own_special special = { range, vdso };
+		if ((vdso || strstr(line, "[vvar")) && VEC_PUSH(&ret->specials, special))
+			return fail(-ENOMEM, "bcr's own mappings");
+	}
+	ret->can_set_timer_ids = prctl(BCR_PR_TIMER_CREATE_RESTORE_IDS, BCR_PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0,
+				       0) >= 0;
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { 0 };
+	if (syscall(SYS_capget, &head, data))
+		return fail(-errno, "read bcr's own capabilities");
+	ret->cap_permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	return 0;
+}
+
+void own_layout_deinit(struct own_layout *l)
+{
+	VEC_FREE(&l->ranges);
+	VEC_FREE(&l->specials);
+}
+
+static bool overlaps(const struct mem_range *a, taddr_t start, taddr_t end)
+{
+	return a->start < end && start < a->end;
+}
+
+static const struct staged_range *find_staged(const struct restore_plan *p, taddr_t start, taddr_t end)
+{
+	size_t lo = 0, hi = p->staged.nr;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (p->staged.v[mid].range.end <= start)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < p->staged.nr && overlaps(&p->staged.v[lo].range, start, end) ? &p->staged.v[lo] : NULL;
+}
+
+taddr_t plan_vma_at(const struct restore_plan *p, const struct vma *vma)
+{
+	const struct staged_range *s = find_staged(p, vma->start, vma->end);
+
+	return s ? s->at + (vma->start - s->range.start) : vma->start;
+}
+
+/* Kernel-made mappings are moved from bcr's own, not mapped. */
+static bool is_special(const struct vma *vma)
+{
+	return vma->status & (VMA_VDSO | VMA_VVAR);
+}
+
+static bool hits_own(const struct restore_plan *p, const struct vma *vma)
+{
+	VEC_FOREACH(own, &p->own.ranges) {
+		if (overlaps(own, vma->start, vma->end))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Two neighbours that look alike but were two mappings in the target: made side by side they would become one. The second one
+ * is made elsewhere and moved, which keeps them apart.
+ */
+static bool must_stay_apart(const struct vma *prev, const struct vma *vma)
+{
+	return prev && prev->end == vma->start && prev->status & vma->status & VMA_ANON_PRIVATE &&
+	       prev->prot == vma->prot && prev->flags == vma->flags && prev->madv == vma->madv;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct staged_range *x = a, *y = b;
+
+	return x->range.start < y->range.start ? -1 : x->range.start > y->range.start;
+}
+
+/* Sorts, and joins ranges that overlap (of several tasks). */
+static void join_staged(struct restore_plan *p)
+{
+	size_t nr = 0;
+
+	if (!p->staged.nr)
+		return;
+	qsort(p->staged.v, p->staged.nr, sizeof(*p->staged.v), by_start);
+	for (size_t i = 1; i < p->staged.nr; i++) {
+		struct mem_range *last = &p->staged.v[nr].range, *next = &p->staged.v[i].range;
+
+		if (next->start < last->end) {
+			if (next->end > last->end)
+				last->end = next->end;
+		} else {
+			p->staged.v[++nr] = p->staged.v[i];
+		}
+	}
+	p->staged.nr = nr + 1;
+}
+
+static int stage(struct restore_plan *p, const struct vma *vma)
+{
+	struct staged_range s = { .range = { vma->start, vma->end } };
+
+	return VEC_PUSH(&p->staged, s) ? fail(-ENOMEM, "plan of staged mappings") : 0;
+}
+
+/* Every mapping that touches a staged range is staged with it, so that parent and child agree: until nothing changes. */
+static int find_all_staged(struct restore_plan *p)
+{
+	bool changed = true;
+
+	VEC_FOREACH(mm, &p->m->mms) {
+		const struct vma *prev = NULL;
+
+		VEC_FOREACH(vma, &(*mm)->vmas) {
+			if (!is_special(vma) && (hits_own(p, vma) || must_stay_apart(prev, vma)) && stage(p, vma))
+				return -ENOMEM;
+			prev = vma;
+		}
+	}
+	while (changed) {
+		changed = false;
+		join_staged(p);
+		VEC_FOREACH(mm, &p->m->mms) {
+			VEC_FOREACH(vma, &(*mm)->vmas) {
+				const struct staged_range *s;
+
+				if (is_special(vma) || !(s = find_staged(p, vma->start, vma->end)))
+					continue;
+				if (s->range.start <= vma->start && s->range.end >= vma->end)
+					continue;
+				if (stage(p, vma))
+					return -ENOMEM;
+				changed = true;
+				break; /* the list is out of order until it is joined */
+			}
+			if (changed)
+				break;
+		}
+	}
+	return 0;
+}
+
+/* All ranges in use by anybody, sorted. */
+static int all_ranges(const struct restore_plan *p, struct mem_range **ret, size_t *ret_nr)
+{
+	VEC(struct staged_range) all = { 0 };
+	size_t nr = p->own.ranges.nr;
+
+	VEC_FOREACH(mm, &p->m->mms)
+		nr += (*mm)->vmas.nr;
+	if (VEC_RESERVE(&all, nr + 1))
+		return fail(-ENOMEM, "plan of addresses");
+	VEC_FOREACH(own, &p->own.ranges)
+		all.v[all.nr++].range = *own;
+	VEC_FOREACH(mm, &p->m->mms) {
+		VEC_FOREACH(vma, &(*mm)->vmas) {
+			/* A stack may grow downwards at any time. */
+			taddr_t below = vma->flags & 0x100 /* MAP_GROWSDOWN */ ? SLACK_BYTES : 0;
+
+			all.v[all.nr++].range = (struct mem_range){
+				vma->start > below ? vma->start - below : 0, vma->end };
+		}
+	}
+	qsort(all.v, all.nr, sizeof(*all.v), by_start);
+	*ret = calloc(all.nr + 1, sizeof(**ret));
+	if (!*ret) {
+		VEC_FREE(&all);
+		return fail(-ENOMEM, "plan of addresses");
+	}
+	for (size_t i = 0; i < all.nr; i++)
+		(*ret)[i] = all.v[i].range;
+	*ret_nr = all.nr;
+	VEC_FREE(&all);
+	return 0;
+}
+
+/* The lowest hole of this size above LOWEST, but with room on both sides. */
+static int find_hole(struct restore_plan *p, uint64_t bytes)
+{
+	_cleanup_free_ struct mem_range *used = NULL;
+	size_t nr = 0;
+	taddr_t at = LOWEST;
+	int err = all_ranges(p, &used, &nr);
+
+	if (err)
+		return err;
+	/* One more, empty, at the top: what lies above the last mapping counts too. */
+	used[nr++] = (struct mem_range){ highest, highest };
+	for (size_t i = 0; i < nr; i++) {
+		if (used[i].start > at && used[i].start - at >= bytes + 2 * SLACK_BYTES) {
+			p->hole = (struct mem_range){ at + SLACK_BYTES, at + SLACK_BYTES + bytes };
+			return 0;
+		}
+		if (used[i].end > at)
+			at = page_up(used[i].end);
+	}
+	return fail(-ENOMEM, "no %" PRIu64 " MiB of address space are free in bcr and all tasks at the same place",
+		    bytes >> 20);
+}
+
+/* More than any area can need: checked again when the areas are made. */
+static uint64_t area_limit(const struct restore_plan *p)
+{
+	uint64_t limit = 0;
+
+	VEC_FOREACH(t, &p->m->tasks) {
+		uint64_t bytes = 2 << 20;
+
+		VEC_FOREACH(mm, &p->m->mms) {
+			if ((*mm)->id == t->mm_id)
+				bytes += ((*mm)->vmas.nr * 12 + (*mm)->pages.nr) * sizeof(struct restorer_op);
+		}
+		VEC_FOREACH(th, &t->threads)
+			bytes += 96 * 1024 + th->pending.nr * 1024 + th->creds.groups.nr * 8;
+		bytes += t->pending.nr * 1024 + t->timers.nr * 1024;
+		if (bytes > limit)
+			limit = bytes;
+	}
+	return page_up(limit);
+}
+
+int plan_addresses(struct restore_plan *p)
+{
+	uint64_t area = area_limit(p), staging = 0, shmem = 0;
+	int err = find_all_staged(p);
+
+	if (err)
+		return err;
+	p->control_bytes = page_up(sizeof(struct restorer_control) + p->nr_slots * sizeof(struct restorer_slot));
+	VEC_FOREACH(s, &p->staged) {
+		s->at = staging + GAP_BYTES;
+		staging = s->at + (s->range.end - s->range.start) + GAP_BYTES;
+	}
+	VEC_FOREACH(s, &p->m->shmems) {
+		if (VEC_PUSH(&p->shmem_at, shmem))
+			return fail(-ENOMEM, "plan of shared memory");
+		shmem += page_up((*s)->size_bytes) + GAP_BYTES;
+	}
+	err = find_hole(p, p->control_bytes + area + PARK_BYTES + staging + shmem + GAP_BYTES);
+	if (err)
+		return err;
+	p->control = p->hole.start;
+	p->area = p->control + p->control_bytes;
+	p->park = p->area + area;
+	p->staging = p->park + PARK_BYTES;
+	p->shmem = p->staging + staging;
+	VEC_FOREACH(s, &p->staged)
+		s->at += p->staging;
+	VEC_FOREACH(at, &p->shmem_at)
+		*at += p->shmem;
+	return 0;
+}

@@ -1,0 +1,324 @@
+/*
+ * The memory of a task, mapped and filled by the task's own process before it forks its children.
+ *
+ * Theory of operation. Every mapping is made at its final address where that is free in bcr, else in the staging area
+ * (plan_vma_at()); the restorer moves the staged ones. A child inherits what its parent has mapped. For each private mapping that the
+ * child's images have at the same place, the inherited pages are compared with the child's: equal ones are left alone, and so stay
+ * shared copy-on-write, different ones are written, and those the child does not have are dropped.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "kinds/kinds.h"
+#include "restore/plan.h"
+#include "sys/uapi.h"
+
+enum { CHUNK_BYTES = 1 << 20 };
+
+/* One mapping being filled. */
+struct filling {
+	struct restore *r;
+	const struct task_plan *tp;
+	const struct vma *vma;
+	uint8_t *at;       /* in this process */
+	bool inherited;
+	bool writable;     /* mapped readable and writable for the filling */
+	uint8_t *buf;      /* CHUNK_BYTES, for comparing */
+};
+
+static int vma_fail(const struct filling *fl, int err, const char *what)
+{
+	return fail(err, "pid %d mapping %" PRIx64 "-%" PRIx64 ": %s", fl->tp->task->pid, fl->vma->start, fl->vma->end,
+		    what);
+}
+
+static size_t vma_bytes(const struct vma *vma)
+{
+	return vma->end - vma->start;
+}
+
+/* Index of the first run that ends behind `addr`. */
+static size_t first_run(const struct mm *mm, taddr_t addr)
+{
+	size_t lo = 0, hi = mm->pages.nr;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		const struct page_run *run = &mm->pages.v[mid];
+
+		if (run->start + run->nr_pages * MODEL_PAGE_SIZE <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static bool has_pages(const struct mm *mm, const struct vma *vma)
+{
+	size_t i = first_run(mm, vma->start);
+
+	return i < mm->pages.nr && mm->pages.v[i].start < vma->end;
+}
+
+static int make_writable(struct filling *fl)
+{
+	if (fl->writable)
+		return 0;
+	if (mprotect(fl->at, vma_bytes(fl->vma), PROT_READ | PROT_WRITE))
+		return vma_fail(fl, -errno, "make it writable for its contents");
+	fl->writable = true;
+	return 0;
+}
+
+static int read_pages(const struct filling *fl, void *to, size_t len, uint64_t offset)
+{
+	for (size_t done = 0; done < len;) {
+		ssize_t got = pread(fl->r->plan->fd_pages, (uint8_t *)to + done, len - done, offset + done);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return vma_fail(fl, got ? -errno : -EIO, "read its pages from the image");
+		done += got;
+	}
+	return 0;
+}
+
+/* Inherited pages: only what differs is written. */
+static int compare_pages(struct filling *fl, uint8_t *at, size_t len, uint64_t offset)
+{
+	struct restorer_control *c = fl->r->control;
+	int err = read_pages(fl, fl->buf, len, offset);
+
+	for (size_t i = 0; !err && i < len; i += MODEL_PAGE_SIZE) {
+		bool same = !memcmp(at + i, fl->buf + i, MODEL_PAGE_SIZE);
+
+		__atomic_add_fetch(&c->pages_compared, 1, __ATOMIC_RELAXED);
+		if (same) {
+			__atomic_add_fetch(&c->pages_skipped_cow, 1, __ATOMIC_RELAXED);
+			continue;
+		}
+		memcpy(at + i, fl->buf + i, MODEL_PAGE_SIZE);
+		__atomic_add_fetch(&c->pages_restored, 1, __ATOMIC_RELAXED);
+	}
+	return err;
+}
+
+static int fill_range(struct filling *fl, taddr_t start, taddr_t end, uint64_t offset)
+{
+	struct restorer_control *c = fl->r->control;
+
+	while (start < end) {
+		size_t len = end - start < CHUNK_BYTES ? end - start : CHUNK_BYTES;
+		uint8_t *at = fl->at + (start - fl->vma->start);
+		int err;
+
+		if (fl->inherited) {
+			err = compare_pages(fl, at, len, offset);
+		} else {
+			err = read_pages(fl, at, len, offset);
+			__atomic_add_fetch(&c->pages_restored, len / MODEL_PAGE_SIZE, __ATOMIC_RELAXED);
+		}
+		if (err)
+			return err;
+		__atomic_add_fetch(&c->bytes_done, len, __ATOMIC_RELAXED);
+		start += len;
+		offset += len;
+	}
+	return 0;
+}
+
+/* What the parent has and the child has not. */
+static int drop(struct filling *fl, taddr_t start, taddr_t end)
+{
+	if (!fl->inherited || start >= end)
+		return 0;
+	if (madvise(fl->at + (start - fl->vma->start), end - start, MADV_DONTNEED))
+		return vma_fail(fl, -errno, "drop inherited pages");
+	return 0;
+}
+
+static int fill(struct filling *fl)
+{
+	const struct mm *mm = fl->tp->mm;
+	const struct vma *vma = fl->vma;
+	taddr_t done = vma->start;
+
+	for (size_t i = first_run(mm, vma->start); i < mm->pages.nr && mm->pages.v[i].start < vma->end; i++) {
+		const struct page_run *run = &mm->pages.v[i];
+		taddr_t start = run->start, end = run->start + run->nr_pages * MODEL_PAGE_SIZE;
+		uint64_t offset = run->offset_bytes;
+		int err;
+
+		if (!(run->flags & PAGES_PRESENT))
+			continue;
+		if (start < vma->start) {
+			offset += vma->start - start;
+			start = vma->start;
+		}
+		if (end > vma->end)
+			end = vma->end;
+		err = drop(fl, done, start);
+		if (!err)
+			err = make_writable(fl);
+		if (!err)
+			err = fill_range(fl, start, end, offset);
+		if (err)
+			return err;
+		done = end;
+	}
+	return drop(fl, done, vma->end);
+}
+
+/* --- mapping --- */
+
+static int open_vma_file(const struct filling *fl, int *ret)
+{
+	const struct file *f = model_find_file(fl->r->m, fl->vma->file_id);
+
+	if (!f)
+		return vma_fail(fl, 0, "its file is not in the images");
+	return reg_open(f, fl->vma->fdflags, ret);
+}
+
+static int map_private(struct filling *fl)
+{
+	const struct vma *vma = fl->vma;
+	bool filled = has_pages(fl->tp->mm, vma);
+	int prot = filled ? PROT_READ | PROT_WRITE : (int)vma->prot;
+	int flags = MAP_PRIVATE | MAP_FIXED | (vma->flags & (MAP_GROWSDOWN | MAP_NORESERVE));
+	_cleanup_close_ int fd = -1;
+
+	if (vma->status & VMA_FILE_PRIVATE) {
+		int err = open_vma_file(fl, &fd);
+		if (err)
+			return err;
+	} else {
+		flags |= MAP_ANONYMOUS;
+	}
+	if (mmap(fl->at, vma_bytes(vma), prot, flags, fd, vma->status & VMA_FILE_PRIVATE ? vma->pgoff : 0) !=
+	    fl->at)
+		return vma_fail(fl, -errno, "map it");
+	fl->writable = filled;
+	/* A staged mapping that is never touched would merge with its neighbour once it has been moved there. */
+	if ((uintptr_t)fl->at != vma->start && !filled && vma->prot & PROT_WRITE && vma->status & VMA_ANON_PRIVATE) {
+		*(volatile uint8_t *)fl->at = 1;
+		madvise(fl->at, MODEL_PAGE_SIZE, MADV_DONTNEED);
+	}
+	return 0;
+}
+
+static int map_file_shared(struct filling *fl)
+{
+	const struct vma *vma = fl->vma;
+	_cleanup_close_ int fd = -1;
+	int err = open_vma_file(fl, &fd);
+
+	if (err)
+		return err;
+	if (mmap(fl->at, vma_bytes(vma), vma->prot, MAP_SHARED | MAP_FIXED | (vma->flags & MAP_NORESERVE), fd,
+		 vma->pgoff) != fl->at)
+		return vma_fail(fl, -errno, "map its file");
+	return 0;
+}
+
+/* One more mapping of an object that the coordinator has made: mremap(2), "old_size is zero". */
+static int map_shmem(struct filling *fl)
+{
+	const struct restore_plan *p = fl->r->plan;
+	const struct vma *vma = fl->vma;
+
+	for (size_t i = 0; i < p->m->shmems.nr; i++) {
+		const struct shmem *s = p->m->shmems.v[i];
+		uint64_t bytes = (s->size_bytes + MODEL_PAGE_SIZE - 1) & ~(uint64_t)(MODEL_PAGE_SIZE - 1);
+
+		if (s->id != vma->shmem_id)
+			continue;
+		if (vma->pgoff > bytes || vma_bytes(vma) > bytes - vma->pgoff)
+			return vma_fail(fl, 0, "it is larger than its shared memory");
+		if (mremap((void *)(uintptr_t)(p->shmem_at.v[i] + vma->pgoff), 0, vma_bytes(vma),
+			   MREMAP_MAYMOVE | MREMAP_FIXED, fl->at) != fl->at)
+			return vma_fail(fl, -errno, "map its shared memory");
+		return 0;
+	}
+	return vma_fail(fl, 0, "its shared memory is not in the images");
+}
+
+/* Does this process have the same private mapping already, from its parent? */
+static bool is_inherited(const struct mm *parent, const struct vma *vma)
+{
+	if (!parent)
+		return false;
+	VEC_FOREACH(p, &parent->vmas) {
+		if (p->start > vma->start)
+			break;
+		if (p->end < vma->end)
+			continue;
+		return (p->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)) ==
+			       (vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)) &&
+		       p->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE) && p->file_id == vma->file_id &&
+		       (!vma->file_id || p->pgoff + (vma->start - p->start) == vma->pgoff) &&
+		       !((p->flags ^ vma->flags) & (MAP_GROWSDOWN | MAP_NORESERVE));
+	}
+	return false;
+}
+
+static int map_vma(struct filling *fl, const struct mm *parent)
+{
+	const struct vma *vma = fl->vma;
+
+	fl->at = (void *)(uintptr_t)plan_vma_at(fl->r->plan, vma);
+	fl->writable = false;
+	fl->inherited = false;
+	if (vma->status & VMA_ANON_SHARED)
+		return map_shmem(fl);
+	if (vma->status & VMA_FILE_SHARED)
+		return map_file_shared(fl);
+	if (!(vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)))
+		return vma_fail(fl, 0, "mappings of this sort are not supported");
+	fl->inherited = is_inherited(parent, vma);
+	if (!fl->inherited) {
+		int err = map_private(fl);
+		if (err)
+			return err;
+	} else if (has_pages(fl->tp->mm, vma)) {
+		int err = make_writable(fl);
+		if (err)
+			return err;
+	}
+	return fill(fl);
+}
+
+int task_map_memory(struct restore *r, const struct task_plan *tp, const struct mm *parent)
+{
+	_cleanup_free_ uint8_t *buf = malloc(CHUNK_BYTES);
+	_cleanup_close_ int fd = -1;
+	int err;
+
+	if (!buf)
+		return fail(-ENOMEM, "pid %d: buffer for its memory", tp->task->pid);
+	if (tp->mm->pages_id) {
+		err = images_open_pages(r->opts.images_dirfd, tp->mm->pages_id, &fd);
+		if (err)
+			return err;
+		if (dup3(fd, r->plan->fd_pages, O_CLOEXEC) < 0)
+			return fail(-errno, "pid %d: open its pages", tp->task->pid);
+	}
+	VEC_FOREACH(vma, &tp->mm->vmas) {
+		struct filling fl = { .r = r, .tp = tp, .vma = vma, .buf = buf };
+
+		if (vma->status & (VMA_VDSO | VMA_VVAR))
+			continue;
+		err = map_vma(&fl, parent);
+		if (err)
+			return err;
+	}
+	return 0;
+}

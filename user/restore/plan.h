@@ -1,0 +1,132 @@
+/* What restore/ shares: the plan, and a restore under way. Private to restore/. */
+#ifndef BCR_RESTORE_PLAN_H
+#define BCR_RESTORE_PLAN_H
+
+#include <signal.h>
+
+#include "pie/restorer.h"
+#include "restore/restore.h"
+
+struct mem_range {
+	taddr_t start, end;
+};
+
+/* A kernel-made mapping of bcr itself: [vvar], [vvar_vclock], [vdso]. */
+struct own_special {
+	struct mem_range at;
+	bool is_vdso;
+};
+
+/* bcr's own address space, before anything of the target is mapped. */
+struct own_layout {
+	VEC(struct mem_range) ranges;      /* ascending */
+	VEC(struct own_special) specials;  /* ascending */
+	bool can_set_timer_ids;            /* PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15) */
+	uint64_t cap_permitted;
+};
+
+/* Reads it from /proc/self/maps. Failure has been reported. */
+int own_layout_read(struct own_layout *ret);
+void own_layout_deinit(struct own_layout *l);
+
+/* A range of the target that cannot be mapped at its own address at first, and where it is mapped instead. */
+struct staged_range {
+	struct mem_range range;
+	taddr_t at;
+};
+
+struct plan_op {
+	struct restorer_op op;
+	const char *what; /* "move mapping", for people; a literal */
+};
+
+struct thread_plan {
+	const struct thread *thread;
+	uint32_t slot; /* in the control block */
+	VEC(struct plan_op) ops;
+};
+
+struct task_plan {
+	const struct task *task;
+	const struct mm *mm;     /* NULL for a zombie */
+	size_t parent;           /* index in plan.tasks; itself for the root */
+	pid_t birth_sid;         /* session it must be forked in; 0: any */
+	bool early;              /* forked before its parent becomes a session leader */
+	VEC(struct thread_plan) threads; /* the leader first */
+	VEC(uint8_t) area;       /* contents of the restorer area, from plan.area on */
+	uint64_t area_bytes;     /* with the stacks behind the contents */
+	uint64_t args_offset;    /* of struct restorer_args in the area */
+	taddr_t timespecs;       /* in the area: one struct timespec per thread, for restart calls */
+};
+
+struct restore_plan {
+	const struct model *m;
+	struct own_layout own;
+	/*
+	 * A hole that neither bcr nor any task of the tree uses. All that has to be somewhere for a while is in it, at the
+	 * same addresses in every process: control block, restorer area, parked vDSO, staged mappings, shared memory.
+	 */
+	struct mem_range hole;
+	taddr_t control, area, park, staging, shmem;
+	uint64_t control_bytes;
+	VEC(struct staged_range) staged; /* ascending */
+	VEC(taddr_t) shmem_at;           /* parallel to m->shmems */
+	VEC(struct task_plan) tasks;     /* parallel to m->tasks */
+	uint32_t nr_slots;
+	/* Descriptor numbers above all that tasks use. */
+	int fd_log, fd_err, fd_exe, fd_pages, fd_files; /* fd_files + i: m->files.v[i] */
+};
+
+/* Where a mapping lies until the restorer moves it: its own address, or a staged one. */
+taddr_t plan_vma_at(const struct restore_plan *p, const struct vma *vma);
+
+/* Sessions and groups: fills parent, birth_sid and early. Refuses what cannot be built. */
+int plan_tree(struct restore_plan *p);
+
+/* Addresses: the hole and everything in it. */
+int plan_addresses(struct restore_plan *p);
+
+/* The ops of one task, and the contents of its area. */
+int plan_task_ops(struct restore_plan *p, struct task_plan *tp);
+
+/* Number of the area's `syscall` instruction within the blob. */
+uint64_t plan_syscall_insn(void);
+
+/* The first task of the model that has this descriptor table. */
+const struct task *plan_table_owner(const struct model *m, uint32_t files_id);
+
+struct restore {
+	const struct model *m;
+	struct restore_options opts;
+	struct restore_plan *plan;
+	struct restorer_control *control; /* shared mapping at plan->control */
+	uint64_t all_bytes;               /* of memory contents */
+	pid_t root_pid;                   /* 0: not forked */
+	pid_t caller_pgrp;                /* bcr's own process group, for --shell-job */
+	bool traced;                      /* every live task is seized */
+	sigset_t old_mask;
+	bool mask_saved;
+};
+
+/* --- in a task being restored (task.c, memory.c, files.c) --- */
+
+/* Maps and fills the memory of a task. `parent` is the mm this process inherited, or NULL. Failure has been reported. */
+int task_map_memory(struct restore *r, const struct task_plan *tp, const struct mm *parent);
+
+/* Puts descriptors, working directory, root and umask in place. */
+int task_install_files(struct restore *r, const struct task_plan *tp);
+
+/* The process of a task; never returns. */
+void task_main(struct restore *r, size_t index, const struct mm *inherited) __attribute__((noreturn));
+
+/* Forks the task as a child of the caller. Returns its pid or a reported negative errno. */
+pid_t task_fork(struct restore *r, size_t index, const struct mm *inherited);
+
+/* Counts an arrival at the current barrier. */
+void control_arrive(struct restorer_control *c);
+void control_wait_phase(struct restorer_control *c, uint32_t phase);
+/* Coordinator: waits until `nr` have arrived, then sets the count back. -ECANCELED when somebody failed or died. */
+int control_wait_arrivals(struct restore *r, uint32_t nr);
+void control_set_phase(struct restorer_control *c, uint32_t phase);
+
+#endif

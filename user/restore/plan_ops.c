@@ -1,0 +1,610 @@
+/*
+ * The plan: which operations the restorer executes in each thread, in which order. Pure.
+ *
+ * Order, and why. The process starts as a fork of bcr with the target's memory mapped (restore/memory.c):
+ *
+ *   1  park bcr's vDSO, unmap everything else of bcr, move staged mappings and the vDSO to their places
+ *   2  protections, advice, locks: memory is complete, nothing is written to it any more
+ *   3  PR_SET_MM_MAP: the old executable is unmapped by now, which it asks for
+ *   4  signal handlers, limits, names: what the threads share
+ *   5  threads, which need set_tid, and so the privileges bcr still has
+ *   6  timers: those of a thread need the thread
+ *   7  in each thread: its own state, credentials next to last, pending signals last (everything is blocked)
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/capability.h>
+#include <linux/futex.h>
+#include <linux/prctl.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "pie/restorer.blob.h"
+#include "restore/plan.h"
+#include "sys/sigframe-x86_64.h"
+#include "sys/uapi.h"
+
+enum {
+	STACK_BYTES = 16384,
+	KERNEL_SIGSET_BYTES = 8,
+	ARCH_SET_GS_CODE = 0x1001,
+	ARCH_SET_FS_CODE = 0x1002,
+	SECBITS_FREE = SECBIT_KEEP_CAPS | SECBIT_NO_SETUID_FIXUP, /* ids change, capabilities stay */
+	NR_CAPS = 64,
+	MAX_TIMER_GAP = 4096,
+};
+
+static const taddr_t highest = 0x7ffffffff000;
+
+/* Where ops go, and the data they point to. */
+struct builder {
+	struct restore_plan *p;
+	struct task_plan *tp;
+	struct thread_plan *th;
+	bool failed; /* out of memory: checked once at the end */
+};
+
+/* Puts data into the area; returns its address in the target. */
+static taddr_t put(struct builder *b, const void *data, size_t len, size_t align)
+{
+	size_t at = (b->tp->area.nr + align - 1) & ~(align - 1);
+
+	if (VEC_RESERVE(&b->tp->area, at + len)) {
+		b->failed = true;
+		return 0;
+	}
+	memset(b->tp->area.v + b->tp->area.nr, 0, at - b->tp->area.nr);
+	memcpy(b->tp->area.v + at, data, len);
+	b->tp->area.nr = at + len;
+	return b->p->area + at;
+}
+
+static void add(struct builder *b, const char *what, struct restorer_op op)
+{
+	struct plan_op po = { op, what };
+
+	if (VEC_PUSH(&b->th->ops, po))
+		b->failed = true;
+}
+
+#define CALL(b, what, number, ...)                                                                 \
+	add((b), (what), (struct restorer_op){ .nr = (number), .args = { __VA_ARGS__ } })
+/* The result must be the address in argument `arg`. */
+#define CALL_AT(b, what, number, arg, ...)                                                         \
+	add((b), (what),                                                                           \
+	    (struct restorer_op){ .nr = (number),                                                  \
+				  .expect = RESTORER_SAME,                                         \
+				  .expect_arg = (arg),                                             \
+				  .args = { __VA_ARGS__ } })
+#define CALL_ANY(b, what, number, ...)                                                             \
+	add((b), (what),                                                                           \
+	    (struct restorer_op){ .nr = (number), .expect = RESTORER_ANY, .args = { __VA_ARGS__ } })
+
+/* --- 1 and 2: memory --- */
+
+static bool is_special(const struct vma *vma)
+{
+	return vma->status & (VMA_VDSO | VMA_VVAR);
+}
+
+static void unmap_to(struct builder *b, taddr_t *from, taddr_t keep_start, taddr_t keep_end)
+{
+	if (keep_start > *from)
+		CALL(b, "unmap what is bcr's", SYS_munmap, *from, keep_start - *from);
+	if (keep_end > *from)
+		*from = keep_end;
+}
+
+/* Unmaps all but the hole and what lies at its final address already. */
+static void unmap_rest(struct builder *b)
+{
+	const struct restore_plan *p = b->p;
+	taddr_t from = 0;
+	bool hole_kept = false;
+
+	VEC_FOREACH(vma, &b->tp->mm->vmas) {
+		if (is_special(vma) || plan_vma_at(p, vma) != vma->start)
+			continue;
+		if (!hole_kept && p->hole.start < vma->start) {
+			unmap_to(b, &from, p->hole.start, p->hole.end);
+			hole_kept = true;
+		}
+		unmap_to(b, &from, vma->start, vma->end);
+	}
+	if (!hole_kept)
+		unmap_to(b, &from, p->hole.start, p->hole.end);
+	unmap_to(b, &from, highest, highest);
+}
+
+static void move(struct builder *b, const char *what, taddr_t from, uint64_t len, taddr_t to)
+{
+	CALL_AT(b, what, SYS_mremap, 4, from, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+}
+
+/* bcr's own vDSO and its data pages become the target's, at the target's addresses. */
+static int plan_vdso(struct builder *b, bool park)
+{
+	const struct own_layout *own = &b->p->own;
+	const struct vma *specials[8];
+	size_t nr = 0;
+
+	VEC_FOREACH(vma, &b->tp->mm->vmas) {
+		if (is_special(vma) && nr < 8)
+			specials[nr++] = vma;
+	}
+	if (!nr)
+		return 0;
+	if (nr != own->specials.nr)
+		return unsupported("pid %d: its vDSO has %zu mappings and this kernel's has %zu; it can be restored "
+				   "on the kernel it was dumped on only",
+				   b->tp->task->pid, nr, own->specials.nr);
+	taddr_t parked = b->p->park;
+	for (size_t i = 0; i < nr; i++) {
+		const struct mem_range *at = &own->specials.v[i].at;
+		uint64_t len = at->end - at->start;
+
+		if (specials[i]->end - specials[i]->start != len ||
+		    !(specials[i]->status & VMA_VDSO) == own->specials.v[i].is_vdso)
+			return unsupported("pid %d: its vDSO is not this kernel's; it can be restored on the kernel it "
+					   "was dumped on only",
+					   b->tp->task->pid);
+		if (park)
+			move(b, "park the vDSO", at->start, len, parked);
+		else
+			move(b, "move the vDSO", parked, len, specials[i]->start);
+		parked += len + MODEL_PAGE_SIZE;
+	}
+	return 0;
+}
+
+static void plan_moves(struct builder *b)
+{
+	VEC_FOREACH(vma, &b->tp->mm->vmas) {
+		taddr_t at = plan_vma_at(b->p, vma);
+
+		if (!is_special(vma) && at != vma->start)
+			move(b, "move a mapping", at, vma->end - vma->start, vma->start);
+	}
+}
+
+static void plan_vma_state(struct builder *b, const struct vma *vma)
+{
+	uint64_t len = vma->end - vma->start;
+
+	CALL(b, "protect", SYS_mprotect, vma->start, len, vma->prot);
+	for (int advice = 0; advice < 64; advice++) {
+		if (vma->madv >> advice & 1)
+			CALL(b, "advise", SYS_madvise, vma->start, len, advice);
+	}
+	if (vma->flags & MAP_LOCKED)
+		CALL(b, "lock", SYS_mlock, vma->start, len);
+}
+
+static int plan_memory(struct builder *b)
+{
+	const struct restore_plan *p = b->p;
+	const struct mm *mm = b->tp->mm;
+	int err = plan_vdso(b, true);
+
+	if (err)
+		return err;
+	unmap_rest(b);
+	plan_moves(b);
+	err = plan_vdso(b, false);
+	if (err)
+		return err;
+	/* Staged leftovers and shared memory nobody maps; the area and the control block stay for now. */
+	CALL(b, "unmap the staging area", SYS_munmap, p->park, p->hole.end - p->park);
+	VEC_FOREACH(vma, &mm->vmas) {
+		if (!is_special(vma))
+			plan_vma_state(b, vma);
+	}
+	VEC_FOREACH(run, &mm->pages) {
+		if (run->flags & PAGES_GUARD)
+			CALL(b, "guard", SYS_madvise, run->start, run->nr_pages * MODEL_PAGE_SIZE,
+			     BCR_MADV_GUARD_INSTALL);
+	}
+	return 0;
+}
+
+/* --- 3 and 4: what a process has once --- */
+
+static void plan_mm_layout(struct builder *b)
+{
+	const struct mm *mm = b->tp->mm;
+	struct prctl_mm_map map = {
+		.start_code = mm->start_code,
+		.end_code = mm->end_code,
+		.start_data = mm->start_data,
+		.end_data = mm->end_data,
+		.start_brk = mm->start_brk,
+		.brk = mm->brk,
+		.start_stack = mm->start_stack,
+		.arg_start = mm->arg_start,
+		.arg_end = mm->arg_end,
+		.env_start = mm->env_start,
+		.env_end = mm->env_end,
+		.auxv = (__u64 *)(uintptr_t)put(b, mm->auxv.v, mm->auxv.nr * sizeof(uint64_t), 8),
+		.auxv_size = mm->auxv.nr * sizeof(uint64_t),
+		.exe_fd = b->p->fd_exe,
+	};
+
+	CALL(b, "layout of the address space", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, put(b, &map, sizeof(map), 8),
+	     sizeof(map));
+	CALL(b, "close the executable", SYS_close, b->p->fd_exe);
+	if (mm->thp_disabled)
+		CALL(b, "no huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1);
+}
+
+static void plan_sigactions(struct builder *b)
+{
+	const struct task *t = b->tp->task;
+
+	for (int sig = 1; sig <= MODEL_NSIG; sig++) {
+		const struct sigaction_raw *sa = &t->sigactions[sig - 1];
+
+		if (sig != SIGKILL && sig != SIGSTOP)
+			CALL(b, "signal handler", SYS_rt_sigaction, sig, put(b, sa, sizeof(*sa), 8), 0,
+			     KERNEL_SIGSET_BYTES);
+	}
+}
+
+static void plan_process(struct builder *b)
+{
+	const struct task *t = b->tp->task;
+
+	plan_sigactions(b);
+	CALL(b, "personality", SYS_personality, t->personality);
+	if (t->child_subreaper)
+		CALL(b, "child subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1);
+	for (int i = 0; i < MODEL_NR_RLIMITS; i++) {
+		struct rlimit now;
+
+		/* Unchanged ones need no privilege. */
+		if (!getrlimit(i, &now) && now.rlim_max == t->rlimits[i].max && i != RLIMIT_NOFILE &&
+		    now.rlim_cur == t->rlimits[i].cur)
+			continue;
+		CALL(b, "resource limit", SYS_prlimit64, 0, i, put(b, &t->rlimits[i], sizeof(t->rlimits[i]), 8), 0);
+	}
+}
+
+/* --- 6: timers --- */
+
+static struct itimerval itimerval_of(const struct itimer *it)
+{
+	return (struct itimerval){
+		.it_interval = { it->interval_us / 1000000, it->interval_us % 1000000 },
+		.it_value = { it->value_us / 1000000, it->value_us % 1000000 },
+	};
+}
+
+static struct timespec timespec_of(uint64_t ns)
+{
+	return (struct timespec){ ns / 1000000000, ns % 1000000000 };
+}
+
+/* Kernels without PR_TIMER_CREATE_RESTORE_IDS number timers from 0 on: make and delete up to the wanted number. */
+static int plan_timer_gap(struct builder *b, int32_t *next, int32_t id)
+{
+	if (id - *next > MAX_TIMER_GAP)
+		return unsupported("pid %d: its timer number %d cannot be made again on this kernel", b->tp->task->pid, id);
+	for (; *next < id; ++*next) {
+		int32_t place = 0;
+
+		CALL(b, "timer to skip", SYS_timer_create, CLOCK_MONOTONIC, 0, put(b, &place, sizeof(place), 8));
+		CALL(b, "delete timer to skip", SYS_timer_delete, *next);
+	}
+	++*next;
+	return 0;
+}
+
+static int plan_timers(struct builder *b)
+{
+	const struct task *t = b->tp->task;
+	int32_t next = 0;
+
+	for (int i = 0; i < 3; i++) {
+		struct itimerval it = itimerval_of(&t->itimers[i]);
+
+		if (t->itimers[i].value_us)
+			CALL(b, "interval timer", SYS_setitimer, i, put(b, &it, sizeof(it), 8), 0);
+	}
+	if (t->timers.nr && b->p->own.can_set_timer_ids)
+		CALL(b, "timer numbers on", SYS_prctl, BCR_PR_TIMER_CREATE_RESTORE_IDS,
+		     BCR_PR_TIMER_CREATE_RESTORE_IDS_ON);
+	VEC_FOREACH(timer, &t->timers) {
+		struct sigevent ev = { 0 };
+		struct itimerspec its = { timespec_of(timer->interval_ns), timespec_of(timer->value_ns) };
+		int32_t id = timer->id;
+
+		ev.sigev_notify = timer->notify;
+		ev.sigev_signo = timer->signo;
+		ev.sigev_value.sival_ptr = (void *)(uintptr_t)timer->sigval;
+		if (timer->notify & SIGEV_THREAD_ID)
+			ev._sigev_un._tid = timer->notify_tid;
+		int err = b->p->own.can_set_timer_ids ? 0 : plan_timer_gap(b, &next, id);
+		if (err)
+			return err;
+		CALL(b, "timer", SYS_timer_create, timer->clockid, put(b, &ev, sizeof(ev), 8),
+		     put(b, &id, sizeof(id), 8));
+		if (timer->value_ns)
+			CALL(b, "arm timer", SYS_timer_settime, id, 0, put(b, &its, sizeof(its), 8), 0);
+	}
+	if (t->timers.nr && b->p->own.can_set_timer_ids)
+		CALL(b, "timer numbers off", SYS_prctl, BCR_PR_TIMER_CREATE_RESTORE_IDS,
+		     BCR_PR_TIMER_CREATE_RESTORE_IDS_OFF);
+	return 0;
+}
+
+/* --- 7: what a thread has of its own --- */
+
+static void plan_capset(struct builder *b, const char *what, uint64_t eff, uint64_t prm, uint64_t inh)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = {
+		{ .effective = eff, .permitted = prm, .inheritable = inh },
+		{ .effective = eff >> 32, .permitted = prm >> 32, .inheritable = inh >> 32 },
+	};
+
+	CALL(b, what, SYS_capset, put(b, &head, sizeof(head), 8), put(b, data, sizeof(data), 8));
+}
+
+/*
+ * Ids first, with securebits that keep the capabilities; then sets from the widest to the narrowest, since each step
+ * needs what the next one may take away.
+ */
+static int plan_creds(struct builder *b, const struct thread *th)
+{
+	const struct creds *c = &th->creds;
+	uint64_t own = b->p->own.cap_permitted;
+
+	if (c->cap_prm & ~own)
+		return fail(0, "pid %d thread %d: it had capabilities that bcr does not have (%#" PRIx64 "); run bcr with them",
+			    b->tp->task->pid, th->tid, c->cap_prm & ~own);
+	CALL(b, "keep capabilities", SYS_prctl, PR_SET_SECUREBITS, SECBITS_FREE);
+	CALL(b, "supplementary groups", SYS_setgroups, c->groups.nr,
+	     c->groups.nr ? put(b, c->groups.v, c->groups.nr * sizeof(uint32_t), 8) : 0);
+	CALL(b, "group ids", SYS_setresgid, c->gid, c->egid, c->sgid);
+	CALL(b, "user ids", SYS_setresuid, c->uid, c->euid, c->suid);
+	CALL_ANY(b, "file system group id", SYS_setfsgid, c->fsgid);
+	CALL_ANY(b, "file system user id", SYS_setfsuid, c->fsuid);
+	plan_capset(b, "all own capabilities", own, own, c->cap_inh);
+	for (int cap = 0; cap < NR_CAPS; cap++) {
+		if (own >> cap & 1 && !(c->cap_bnd >> cap & 1))
+			CALL(b, "capability bounding set", SYS_prctl, PR_CAPBSET_DROP, cap);
+		if (c->cap_amb >> cap & 1)
+			CALL(b, "ambient capability", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap);
+	}
+	CALL(b, "securebits", SYS_prctl, PR_SET_SECUREBITS, c->securebits);
+	plan_capset(b, "capabilities", c->cap_eff, c->cap_prm, c->cap_inh);
+	if (c->no_new_privs)
+		CALL(b, "no new privileges", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
+	return 0;
+}
+
+static void plan_sched(struct builder *b, const struct thread *th)
+{
+	struct sched_param param = { .sched_priority = th->sched_priority };
+	int policy = th->sched_policy & ~SCHED_RESET_ON_FORK;
+	bool has_affinity = false;
+
+	if (policy != SCHED_FIFO && policy != SCHED_RR)
+		param.sched_priority = 0;
+	CALL(b, "nice value", SYS_setpriority, PRIO_PROCESS, 0, (uint64_t)(int64_t)th->nice);
+	CALL(b, "scheduling policy", SYS_sched_setscheduler, 0, th->sched_policy, put(b, &param, sizeof(param), 8));
+	for (size_t i = 0; i < sizeof(th->affinity); i++)
+		has_affinity |= th->affinity[i];
+	/* Processors that are not there any more are no reason to fail. */
+	if (has_affinity)
+		CALL_ANY(b, "affinity", SYS_sched_setaffinity, 0, sizeof(th->affinity),
+			 put(b, th->affinity, sizeof(th->affinity), 8));
+	if (th->timer_slack_ns)
+		CALL(b, "timer slack", SYS_prctl, PR_SET_TIMERSLACK, th->timer_slack_ns);
+}
+
+static void plan_thread_memory(struct builder *b, const struct thread *th)
+{
+	CALL(b, "fs base", SYS_arch_prctl, ARCH_SET_FS_CODE, th->cpu.regs.fs_base);
+	CALL(b, "gs base", SYS_arch_prctl, ARCH_SET_GS_CODE, th->cpu.regs.gs_base);
+	CALL(b, "clear_child_tid", SYS_set_tid_address, th->clear_tid);
+	if (th->robust_list)
+		CALL(b, "robust list", SYS_set_robust_list, th->robust_list, th->robust_list_len);
+	if (th->rseq.ptr)
+		CALL(b, "rseq", SYS_rseq, th->rseq.ptr, th->rseq.len_bytes, 0, th->rseq.sig);
+}
+
+static void plan_pending(struct builder *b, const struct thread *th, bool leader)
+{
+	const struct task *t = b->tp->task;
+	int signo;
+
+	VEC_FOREACH(info, &th->pending) {
+		memcpy(&signo, info->bytes, sizeof(signo));
+		CALL(b, "pending signal of the thread", SYS_rt_tgsigqueueinfo, t->pid, th->tid, signo,
+		     put(b, info, sizeof(*info), 8));
+	}
+	if (!leader)
+		return;
+	VEC_FOREACH(info, &t->pending) {
+		memcpy(&signo, info->bytes, sizeof(signo));
+		CALL(b, "pending signal of the process", SYS_rt_sigqueueinfo, t->pid, signo,
+		     put(b, info, sizeof(*info), 8));
+	}
+}
+
+static int plan_thread(struct builder *b, const struct thread *th, bool leader)
+{
+	plan_thread_memory(b, th);
+	CALL(b, "name", SYS_prctl, PR_SET_NAME, put(b, th->comm, sizeof(th->comm), 8));
+	plan_sched(b, th);
+	int err = plan_creds(b, th);
+	if (err)
+		return err;
+	/* Both are cleared when credentials change. */
+	CALL(b, "signal at the parent's death", SYS_prctl, PR_SET_PDEATHSIG, th->pdeath_signal);
+	/* 2, "only root may dump core", can be had by an exec only; 0 is the nearest that keeps others out. */
+	if (leader)
+		CALL(b, "dumpable", SYS_prctl, PR_SET_DUMPABLE, b->tp->mm->dumpable == 1);
+	plan_pending(b, th, leader);
+	return 0;
+}
+
+/* --- the area --- */
+
+static void put_frame(struct builder *b, const struct thread *th, struct restorer_thread *rt)
+{
+	_cleanup_free_ uint8_t *buf = calloc(1, SIGFRAME_MAX_BYTES);
+	uint64_t altstack, frame_sp;
+	struct {
+		uint64_t sp;
+		int32_t flags, pad;
+		uint64_t size;
+	} ss = { th->altstack.sp, th->altstack.flags & ~SS_ONSTACK, 0, th->altstack.size_bytes };
+
+	if (!buf) {
+		b->failed = true;
+		return;
+	}
+	if (!ss.size)
+		ss.flags = SS_DISABLE;
+	/* Room first: the frame has to know where it lies. Everything stays blocked until the thread is let go. */
+	taddr_t at = put(b, buf, SIGFRAME_MAX_BYTES, SIGFRAME_ALIGN);
+	if (!at)
+		return;
+	int len = sigframe_build(&th->cpu, UINT64_MAX, at, buf, &frame_sp, &altstack);
+	if (len < 0) {
+		b->failed = true;
+		return;
+	}
+	rt->frame_sp = frame_sp;
+	memcpy(buf + (altstack - at), &ss, sizeof(ss));
+	memcpy(b->tp->area.v + (at - b->p->area), buf, len);
+}
+
+static int build_ops(struct builder *b)
+{
+	struct task_plan *tp = b->tp;
+
+	for (size_t i = 0; i < tp->threads.nr; i++) {
+		b->th = &tp->threads.v[i];
+		if (i == 0) {
+			int err = plan_memory(b);
+			if (err)
+				return err;
+			plan_mm_layout(b);
+			plan_process(b);
+			for (size_t k = 1; k < tp->threads.nr; k++)
+				add(b, "thread", (struct restorer_op){ .code = RESTORER_CLONE, .args = { k } });
+			err = plan_timers(b);
+			if (err)
+				return err;
+		}
+		int err = plan_thread(b, b->th->thread, i == 0);
+		if (err)
+			return err;
+		if (i == 0) {
+			/* Last of all: errors up to here may be logged. */
+			CALL_ANY(b, "close bcr's log", SYS_close, b->p->fd_log);
+			CALL_ANY(b, "close bcr's standard error", SYS_close, b->p->fd_err);
+		}
+	}
+	return 0;
+}
+
+/* Restart calls: the remaining time, as the call wants it, for the coordinator to point at. */
+static void put_timespecs(struct builder *b)
+{
+	size_t nr = b->tp->threads.nr;
+	_cleanup_free_ struct timespec *ts = calloc(nr, sizeof(*ts));
+
+	if (!ts) {
+		b->failed = true;
+		return;
+	}
+	for (size_t i = 0; i < nr; i++)
+		ts[i] = timespec_of(b->tp->threads.v[i].thread->restart.remaining_ns);
+	b->tp->timespecs = put(b, ts, nr * sizeof(*ts), 16);
+}
+
+static void put_threads(struct builder *b, taddr_t threads_at, taddr_t args_at)
+{
+	struct task_plan *tp = b->tp;
+	taddr_t stacks;
+
+	for (size_t i = 0; i < tp->threads.nr && !b->failed; i++) {
+		struct thread_plan *th = &tp->threads.v[i];
+		struct restorer_thread rt = {
+			.nr_ops = th->ops.nr,
+			.args = args_at,
+			.tid = th->thread->tid,
+			.slot = th->slot,
+		};
+		_cleanup_free_ struct restorer_op *ops = calloc(th->ops.nr + 1, sizeof(*ops));
+
+		if (!ops) {
+			b->failed = true;
+			return;
+		}
+		for (size_t k = 0; k < th->ops.nr; k++)
+			ops[k] = th->ops.v[k].op;
+		rt.ops = put(b, ops, th->ops.nr * sizeof(*ops), 16);
+		put_frame(b, th->thread, &rt);
+		memcpy(tp->area.v + (threads_at - b->p->area) + i * sizeof(rt), &rt, sizeof(rt));
+	}
+	if (b->failed)
+		return;
+	stacks = (b->p->area + tp->area.nr + MODEL_PAGE_SIZE - 1) & ~(taddr_t)(MODEL_PAGE_SIZE - 1);
+	for (size_t i = 0; i < tp->threads.nr; i++) {
+		struct restorer_thread *rt =
+			(void *)(tp->area.v + (threads_at - b->p->area) + i * sizeof(struct restorer_thread));
+
+		rt->stack_top = stacks + (i + 1) * STACK_BYTES;
+	}
+	tp->area_bytes = stacks + tp->threads.nr * STACK_BYTES - b->p->area;
+}
+
+int plan_task_ops(struct restore_plan *p, struct task_plan *tp)
+{
+	struct builder b = { .p = p, .tp = tp };
+	struct restorer_args args = { .control = p->control, .nr_threads = tp->threads.nr };
+	_cleanup_free_ void *zero = calloc(tp->threads.nr, sizeof(struct restorer_thread));
+
+	if (!zero)
+		return fail(-ENOMEM, "pid %d: plan", tp->task->pid);
+	put(&b, restorer_blob, sizeof(restorer_blob), 1);
+	taddr_t args_at = put(&b, &args, sizeof(args), 64);
+	tp->args_offset = args_at - p->area;
+	args.threads = put(&b, zero, tp->threads.nr * sizeof(struct restorer_thread), 64);
+	if (!b.failed)
+		memcpy(tp->area.v + (args_at - p->area), &args, sizeof(args));
+	int err = b.failed ? 0 : build_ops(&b);
+	if (err)
+		return err;
+	put_timespecs(&b);
+	put_threads(&b, args.threads, args_at);
+	if (b.failed)
+		return fail(-ENOMEM, "pid %d: plan", tp->task->pid);
+	if (tp->area_bytes > p->park - p->area)
+		return fail(0, "pid %d: the restorer's area of %" PRIu64 " bytes is larger than planned", tp->task->pid,
+			    tp->area_bytes);
+	return 0;
+}
+
+uint64_t plan_syscall_insn(void)
+{
+	for (size_t i = 0; i + 1 < sizeof(restorer_blob); i++) {
+		if (restorer_blob[i] == 0x0f && restorer_blob[i + 1] == 0x05)
+			return i;
+	}
+	return 0; /* a blob without system calls cannot be built */
+}

@@ -1,0 +1,288 @@
+/*
+ * The process of a task, from its fork to the restorer.
+ *
+ * It runs bcr's code, on bcr's stack, with all signals blocked, while it builds what can be built from ordinary C: memory,
+ * children, session, descriptors, directories. Then it jumps into the blob and bcr is gone from it. It never returns. A failure
+ * has been reported (fail()), is noted in the control block, and ends the process; the coordinator ends the others.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "kinds/kinds.h"
+#include "restore/plan.h"
+
+enum { RSEQ_UNREGISTER = 1 };
+
+static void give_up(struct restore *r) __attribute__((noreturn));
+static void give_up(struct restore *r)
+{
+	__atomic_store_n(&r->control->failed, 1, __ATOMIC_RELEASE);
+	control_arrive(r->control);
+	_exit(1);
+}
+
+pid_t task_fork(struct restore *r, size_t index, const struct mm *inherited)
+{
+	const struct task *t = r->plan->tasks.v[index].task;
+	pid_t set_tid = t->pid;
+	struct clone_args ca = {
+		.exit_signal = index && t->exit_signal > 0 && t->exit_signal <= MODEL_NSIG ? t->exit_signal : SIGCHLD,
+		.set_tid = (uintptr_t)&set_tid,
+		.set_tid_size = 1,
+	};
+
+	if (!index && r->opts.sibling) {
+		ca.flags = CLONE_PARENT;
+		ca.exit_signal = 0;
+	}
+	pid_t pid = syscall(SYS_clone3, &ca, sizeof(ca));
+	if (pid == 0)
+		task_main(r, index, inherited);
+	if (pid < 0)
+		return fail(-errno, "pid %d: make a process with this number%s", t->pid,
+			    errno == EEXIST ? " (another one has taken it)" : "");
+	return pid;
+}
+
+static int fork_children(struct restore *r, size_t index, bool early, const struct mm *mm)
+{
+	for (size_t i = index + 1; i < r->plan->tasks.nr; i++) {
+		const struct task_plan *child = &r->plan->tasks.v[i];
+
+		if (child->parent != index || child->early != early)
+			continue;
+		pid_t pid = task_fork(r, i, mm);
+		if (pid < 0)
+			return pid;
+	}
+	return 0;
+}
+
+static int join_session(const struct task *t)
+{
+	if (t->sid == t->pid && setsid() < 0)
+		return fail(-errno, "pid %d: become a session leader", t->pid);
+	if (t->pgid == t->pid && getpgrp() != t->pid && setpgid(0, 0))
+		return fail(-errno, "pid %d: become a process group leader", t->pid);
+	return 0;
+}
+
+/* Groups of others, when all leaders exist. One that is not in the tree is the caller's (--shell-job). */
+static int join_group(struct restore *r, const struct task *t)
+{
+	pid_t group = t->pgid;
+
+	if (group == t->pid)
+		return 0;
+	if (!model_find_task(r->m, group))
+		group = r->caller_pgrp;
+	if (getpgrp() != group && setpgid(0, group))
+		return fail(-errno, "pid %d: join process group %d", t->pid, group);
+	return 0;
+}
+
+/* The job's group in the foreground of its terminal, when it was. SIGTTOU is blocked. */
+static int take_foreground(struct restore *r, const struct task *t)
+{
+	VEC_FOREACH(tty, &r->m->ttys) {
+		if ((*tty)->pgrp != t->pid || t->pgid != t->pid || !r->opts.shell_job)
+			continue;
+		_cleanup_close_ int fd = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+		if (fd < 0 || ioctl(fd, TIOCSPGRP, &t->pgid))
+			return fail(-errno, "pid %d: put its process group into the foreground of the terminal", t->pid);
+	}
+	return 0;
+}
+
+/* --- zombies --- */
+
+static void end_as_recorded(const struct task *t) __attribute__((noreturn));
+static void end_as_recorded(const struct task *t)
+{
+	int sig = t->exit_code & 0x7f;
+	struct rlimit no_core = { 0, 0 };
+	sigset_t set;
+
+	if (!sig)
+		_exit(t->exit_code >> 8 & 0xff);
+	/* By the signal that ended it, without a core file. */
+	setrlimit(RLIMIT_CORE, &no_core);
+	signal(sig, SIG_DFL);
+	sigemptyset(&set);
+	sigaddset(&set, sig);
+	kill(getpid(), sig);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	_exit(128 + sig);
+}
+
+static void zombie_main(struct restore *r, const struct task *t) __attribute__((noreturn));
+static void zombie_main(struct restore *r, const struct task *t)
+{
+	const struct thread *th = t->threads.nr ? &t->threads.v[0] : NULL;
+
+	if (join_session(t))
+		give_up(r);
+	control_arrive(r->control);
+	control_wait_phase(r->control, PHASE_TASKS);
+	if (join_group(r, t))
+		give_up(r);
+	if (th)
+		prctl(PR_SET_NAME, th->comm);
+	end_as_recorded(t);
+}
+
+/* The signals that zombies send are not the target's: they have to be here before they are thrown away. */
+static int await_zombies(struct restore *r, size_t index)
+{
+	for (size_t i = index + 1; i < r->plan->tasks.nr; i++) {
+		const struct task_plan *child = &r->plan->tasks.v[i];
+		siginfo_t info;
+
+		if (child->parent != index || child->task->state != TASK_ZOMBIE)
+			continue;
+		while (waitid(P_PID, child->task->pid, &info, WEXITED | WNOWAIT | __WALL)) {
+			if (errno != EINTR)
+				return fail(-errno, "pid %d: wait for the end of zombie %d",
+					    r->plan->tasks.v[index].task->pid, child->task->pid);
+		}
+	}
+	return 0;
+}
+
+static void drain_signals(void)
+{
+	const struct timespec now = { 0 };
+	sigset_t all;
+
+	sigfillset(&all);
+	while (sigtimedwait(&all, NULL, &now) > 0)
+		;
+}
+
+/* --- what is set through files of /proc --- */
+
+static int write_proc_number(pid_t pid, const char *name, long long value)
+{
+	char path[64], text[32];
+	long long now;
+
+	snprintf(path, sizeof(path), "/proc/self/%s", name);
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : fail(-errno, "pid %d: open %s", pid, path);
+	ssize_t len = read(fd, text, sizeof(text) - 1);
+	text[len > 0 ? len : 0] = 0;
+	if (sscanf(text, "%lld", &now) == 1 && now == value)
+		return 0;
+	len = snprintf(text, sizeof(text), "%lld", value);
+	if (pwrite(fd, text, len, 0) != len)
+		return fail(-errno, "pid %d: set %s to %lld", pid, name, value);
+	return 0;
+}
+
+static int set_proc_state(const struct task *t)
+{
+	int err = write_proc_number(t->pid, "oom_score_adj", t->oom_score_adj);
+
+	return err ? err : write_proc_number(t->pid, "loginuid", t->loginuid);
+}
+
+/* --- into the blob --- */
+
+/* The C library has registered its own area with the kernel, and a second registration is refused. */
+static void unregister_rseq(void)
+{
+	if (__rseq_size)
+		syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, RSEQ_UNREGISTER, RSEQ_SIG);
+}
+
+static void jump(taddr_t stack, taddr_t entry, taddr_t args) __attribute__((noreturn));
+static void jump(taddr_t stack, taddr_t entry, taddr_t args)
+{
+	__asm__ volatile("mov %[args], %%rdi\n\t"
+			 "mov %[stack], %%rsp\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "push $0\n\t"
+			 "jmp *%[entry]"
+			 :
+			 : [stack] "r"(stack), [entry] "r"(entry), [args] "r"(args)
+			 : "rdi", "memory");
+	__builtin_unreachable();
+}
+
+static int enter_blob(struct restore *r, const struct task_plan *tp)
+{
+	const struct restore_plan *p = r->plan;
+	void *area = (void *)(uintptr_t)p->area;
+	struct restorer_thread *leader;
+	struct restorer_args *args;
+
+	if (mmap(area, tp->area_bytes, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		 0) != area)
+		return fail(-errno, "pid %d: map the restorer", tp->task->pid);
+	memcpy(area, tp->area.v, tp->area.nr);
+	args = (void *)(uintptr_t)(p->area + tp->args_offset);
+	leader = (void *)(uintptr_t)args->threads;
+	unregister_rseq();
+	jump(leader->stack_top, p->area, p->area + tp->args_offset);
+}
+
+static int become(struct restore *r, size_t index, const struct mm *inherited)
+{
+	const struct task_plan *tp = &r->plan->tasks.v[index];
+	const struct task *t = tp->task;
+	int err = task_map_memory(r, tp, inherited);
+
+	if (!err)
+		err = fork_children(r, index, true, tp->mm);
+	if (!err)
+		err = join_session(t);
+	if (!err)
+		err = fork_children(r, index, false, tp->mm);
+	if (err)
+		return err;
+	control_arrive(r->control);
+	control_wait_phase(r->control, PHASE_TASKS);
+	err = join_group(r, t);
+	if (!err)
+		err = take_foreground(r, t);
+	if (!err)
+		err = await_zombies(r, index);
+	if (!err)
+		err = set_proc_state(t);
+	if (!err)
+		err = task_install_files(r, tp);
+	if (err)
+		return err;
+	drain_signals();
+	return enter_blob(r, tp);
+}
+
+void task_main(struct restore *r, size_t index, const struct mm *inherited)
+{
+	const struct task *t = r->plan->tasks.v[index].task;
+
+	/* Until the coordinator traces it, a task goes down with its maker. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	log_set_in_child(r->plan->fd_err);
+	if (t->state == TASK_ZOMBIE)
+		zombie_main(r, t);
+	if (!become(r, index, inherited))
+		fail(0, "pid %d: the restorer returned", t->pid);
+	give_up(r);
+}
