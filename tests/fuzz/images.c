@@ -17,7 +17,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 	/* Refusals are what is expected: only the sanitizers may speak. */
 	log_set_fd(fd);
-	log_set_stderr(false);
+	log_set_err_fd(-1);
 	return 0;
 }
 

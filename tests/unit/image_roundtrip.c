@@ -744,7 +744,7 @@ int main(int argc, char **argv)
 	_cleanup_close_ int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
 	log_set_fd(null);
-	log_set_stderr(false);
+	log_set_err_fd(-1);
 	test_older_set();
 	test_killed_writer();
 	test_killed_commit();

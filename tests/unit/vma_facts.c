@@ -126,9 +126,9 @@ static void check_refused(void)
 		expect(refused[i].name, "result", observe_add_vma(&mm, i + 1, &refused[i].facts), -EOPNOTSUPP);
 		expect(refused[i].name, "number", mm.vmas.nr, 0);
 	}
-	log_set_stderr(false);
+	log_set_err_fd(-1);
 	expect("refusals", "number", refusals_end(), nr);
-	log_set_stderr(true);
+	log_set_err_fd(2);
 }
 
 static void check_order(void)
@@ -140,9 +140,9 @@ static void check_order(void)
 	struct mm mm = {};
 
 	expect("first", "result", observe_add_vma(&mm, 1, &first), 0);
-	log_set_stderr(false);
+	log_set_err_fd(-1);
 	expect("overlapping", "result", observe_add_vma(&mm, 1, &inside), -EINVAL);
-	log_set_stderr(true);
+	log_set_err_fd(2);
 	expect("vsyscall", "result", observe_add_vma(&mm, 1, &vsyscall), 0);
 	expect("all", "number", mm.vmas.nr, 1);
 	VEC_FREE(&mm.vmas);

@@ -52,7 +52,7 @@ void log_set_pids(bool on)
 	logger.pids = on;
 }
 
-void log_set_in_child(int err_fd)
+void log_set_err_fd(int err_fd)
 {
 	logger.err_fd = err_fd;
 }

@@ -29,8 +29,8 @@ void log_set_pids(bool on);
 int log_fd(void);
 void log_set_fd(int fd);
 
-/* Errors and warnings go to `err_fd` instead of descriptor 2, which may come to be the program's own. */
-void log_set_in_child(int err_fd);
+/* Errors and warnings go to `err_fd` instead of descriptor 2, which may come to be a program's own. -1: nowhere. */
+void log_set_err_fd(int err_fd);
 
 __attribute__((format(printf, 3, 4))) void log_line(enum log_level level, const char *file,
 						    const char *fmt, ...);

@@ -3,8 +3,9 @@
  *
  * Theory of operation. For each mm: the page map says which pages exist; only those a restore cannot get elsewhere are
  * copied (anonymous pages of private mappings; a page that maps the file or the zero page is left out, so that holes
- * stay holes). Runs are read with process_vm_readv in pieces of up to CHUNK_BYTES, and with /proc/PID/mem where
- * the mapping may not be read. Shared anonymous objects are files of the kernel's own tmpfs: they are read through
+ * stay holes). Runs are read in pieces of up to CHUNK_BYTES: with process_vm_readv, which is fastest, when the tree is one process; else,
+ * and where a mapping may not be read, with /proc/PID/mem. process_vm_readv pins the pages it reads (FOLL_PIN), and a pin gives a process its
+ * own copy of a page it shares copy-on-write with its relatives: the target would grow. Shared anonymous objects are files of the kernel's own tmpfs: they are read through
  * /proc/PID/map_files, where SEEK_DATA tells what exists, whatever part of them is mapped.
  */
 #include "capture/capture.h"
@@ -31,6 +32,7 @@ struct copier {
 	uint64_t done_bytes, all_bytes;
 	uint32_t next_pages_id;
 	uint8_t *buf; /* CHUNK_BYTES */
+	bool keep_shared; /* pages may be shared copy-on-write within the tree */
 };
 
 struct vma_walk {
@@ -113,11 +115,12 @@ static int find_pages(struct mm *mm, struct dump_stats *stats)
 }
 
 /* Reads `len` bytes at `addr`; all of them or an error. */
-static int read_target(pid_t pid, int *mem_fd, taddr_t addr, uint8_t *buf, size_t len)
+static int read_target(const struct copier *c, pid_t pid, int *mem_fd, taddr_t addr, size_t len)
 {
+	uint8_t *buf = c->buf;
 	struct iovec local = { buf, len };
 	struct iovec remote = { (void *)(uintptr_t)addr, len };
-	ssize_t got = process_vm_readv(pid, &local, 1, &remote, 1, 0);
+	ssize_t got = c->keep_shared ? 0 : process_vm_readv(pid, &local, 1, &remote, 1, 0);
 	size_t done = got > 0 ? got : 0;
 
 	if (done == len)
@@ -162,7 +165,7 @@ static int copy_run(struct copier *c, pid_t pid, int *mem_fd, struct page_run *r
 	run->offset_bytes = pages_writer_offset(w);
 	while (left) {
 		size_t len = left < CHUNK_BYTES ? left : CHUNK_BYTES;
-		int err = read_target(pid, mem_fd, at, c->buf, len);
+		int err = read_target(c, pid, mem_fd, at, len);
 
 		if (err)
 			return fail(err, "pid %d: read memory at %llx", pid, (unsigned long long)at);
@@ -271,7 +274,7 @@ static int copy_shmem(struct copier *c, struct shmem *s)
 int capture_memory(struct model *m, struct image_set *set, struct dump_stats *stats,
 		   int (*progress)(uint64_t done, uint64_t all))
 {
-	struct copier c = { .set = set, .stats = stats, .progress = progress, .next_pages_id = 1 };
+	struct copier c = { .set = set, .stats = stats, .progress = progress, .next_pages_id = 1, .keep_shared = m->mms.nr > 1 };
 	int err;
 
 	VEC_FOREACH(mm, &m->mms) {

@@ -279,7 +279,7 @@ void task_main(struct restore *r, size_t index, const struct mm *inherited)
 
 	/* Until the coordinator traces it, a task goes down with its maker. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	log_set_in_child(r->plan->fd_err);
+	log_set_err_fd(r->plan->fd_err);
 	if (t->state == TASK_ZOMBIE)
 		zombie_main(r, t);
 	if (!become(r, index, inherited))
