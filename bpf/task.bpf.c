@@ -40,6 +40,7 @@ const volatile __u32 fpu_area_bytes = 4096;
 
 __u32 wanted_tgid = 0; /* in the initial pid namespace */
 __u32 stopped = 0;     /* also read registers, FPU state and restart blocks */
+__u32 nr_on_cpu = 0;   /* threads that are stopped, but have not left their processor yet */
 __u32 nr_procs = 0, nr_tasks = 0, nr_threads = 0, nr_extras = 0;
 
 struct {
@@ -476,8 +477,12 @@ static __always_inline void add_thread(struct task_struct *t)
 	__u32 mask_bytes = bpf_core_field_size(t->cpus_mask);
 	bpf_probe_read_kernel(r->affinity, at_most(mask_bytes, sizeof(r->affinity)), &t->cpus_mask);
 	fill_creds(r, t);
-	if (stopped)
+	if (stopped) {
+		/* A stop is announced before the thread has been switched out, which is what saves its FPU state. */
+		if (bpf_core_field_exists(t->on_cpu) && *(volatile int *)&t->on_cpu)
+			__sync_fetch_and_add(&nr_on_cpu, 1);
 		fill_cpu(r, t, slot);
+	}
 	r->nr_pending = add_siginfos(t->tgid, &t->pending);
 }
 

@@ -460,6 +460,7 @@ struct pt_regs {
 };
 
 struct task_struct {
+	int on_cpu;
 	unsigned int flags;
 	unsigned int ptrace;
 	int static_prio;

@@ -68,12 +68,19 @@ static void fix_restart_block(const struct task *t, struct thread *th)
 	th->restart.nr = original_call(th);
 	if (handled_signal(t, th)) {
 		th->restart.kind = RESTART_NONE;
-	} else if (th->restart.kind == RESTART_UNKNOWN) {
-		log_warn("pid %d thread %d: system call %u will return EINTR after a restore, its "
-			 "remaining time cannot be read here",
-			 t->pid, th->tid, th->restart.nr);
-	} else if (th->restart.remaining_ns == INT64_MAX) {
-		/* No limit of its own: its arguments, still in the registers, say all. */
+	} else if (th->restart.kind == RESTART_UNKNOWN && th->restart.nr == SYS_restart_syscall) {
+		log_warn("pid %d thread %d: after a restore its system call returns EINTR: which one it was cannot be read here",
+			 t->pid, th->tid);
+		th->restart.kind = RESTART_NONE;
+	} else if (th->restart.kind == RESTART_UNKNOWN || th->restart.remaining_ns == INT64_MAX) {
+		/*
+		 * No limit of its own: its arguments, still in the registers, say all. Or one of which we do not know how much
+		 * is left: a wait that takes too long is what programs have to expect, EINTR without a signal is not.
+		 */
+		if (th->restart.kind == RESTART_UNKNOWN)
+			log_warn("pid %d thread %d: after a restore system call %u waits its whole time anew: only the BPF "
+				 "observer can read what is left",
+				 t->pid, th->tid, th->restart.nr);
 		th->restart.kind = RESTART_NONE;
 		r->orig_ax = th->restart.nr;
 		call_rewind(r);

@@ -115,10 +115,6 @@ static void read_restart(pid_t pid, struct thread *t)
 		known = read_remaining(pid, r->dx, r->r10, &t->restart.remaining_ns);
 	}
 	t->restart.kind = known ? RESTART_NANOSLEEP : RESTART_UNKNOWN;
-	if (!known)
-		log_warn("pid %d thread %d sleeps in system call %u, and only the BPF observer can tell for how long: "
-			 "restored, the call returns EINTR",
-			 pid, t->tid, t->restart.nr);
 }
 
 /* A call of a list that must have worked. */

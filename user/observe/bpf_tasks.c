@@ -2,6 +2,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -9,7 +10,7 @@
 #include "bpf/task.skel.h"
 #include "observe/bpf.h"
 
-enum { MAX_GROWTHS = 8 };
+enum { MAX_GROWTHS = 8, MAX_SWITCHES = 100000 };
 
 void bpf_tasks_unload(struct bpf_state *s)
 {
@@ -238,19 +239,33 @@ static int read_once(struct bpf_state *s, pid_t root, bool stopped)
 	s->task->bss->nr_threads = 0;
 	s->task->bss->nr_extras = 0;
 	s->task->bss->stopped = stopped;
+	s->task->bss->nr_on_cpu = 0;
 	return read_tree(s, procs, nr, root);
 }
 
 int bpf_tasks_read(struct bpf_state *s, pid_t root, bool stopped)
 {
+	unsigned switches = 0;
+
 	for (int i = 0; i < MAX_GROWTHS; i++) {
 		bool again;
 		int err = read_once(s, root, stopped);
 
 		if (!err)
 			err = check_room(s, &again);
-		if (err || !again)
+		if (err)
 			return err;
+		if (s->task->bss->nr_on_cpu && switches++ < MAX_SWITCHES) {
+			/* Microseconds: the processor that runs it is in the scheduler already. */
+			sched_yield();
+			i--;
+			continue;
+		}
+		if (!again)
+			return s->task->bss->nr_on_cpu
+				       ? fail(-EBUSY, "pid %d: %u stopped threads do not leave their processors", root,
+					      s->task->bss->nr_on_cpu)
+				       : 0;
 	}
 	return -EAGAIN;
 }

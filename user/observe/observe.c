@@ -105,6 +105,7 @@ static int run_once(struct run *r)
 	r->m = r->obs.m = model_create();
 	if (!r->m)
 		return -ENOMEM;
+	r->obs.tracked = r->o->tracked;
 	memcpy(r->m->root_ns, r->o->root_ns, sizeof(r->m->root_ns));
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	r->m->uptime_us = now.tv_sec * 1000000ULL + now.tv_nsec / 1000;
@@ -217,6 +218,11 @@ int observer_open(pid_t root, const struct observe_options *opts, struct observe
 const char *observer_backend(const struct observer *o)
 {
 	return o->ops->name;
+}
+
+void observer_set_tracked(struct observer *o, bool tracked)
+{
+	o->tracked = tracked;
 }
 
 void observer_close(struct observer *o)

@@ -46,6 +46,7 @@ struct task_idents {
 /* What a back end hands over for one run; idents are nonzero, equal means shared. */
 struct observation {
 	struct model *m;
+	bool tracked; /* write protection by a userfaultfd is bcr's own, not the program's */
 	/*
 	 * Parallel to m->tasks: identities of the objects, and of exe, cwd and root among `files` by their file ident.
 	 * The back end leaves the *_id fields of struct task, mm and vma 0; observe.c sets them.
@@ -86,6 +87,9 @@ int observer_open(pid_t root, const struct observe_options *opts, struct observe
 
 const char *observer_backend(const struct observer *o);
 
+/* Says that bcr itself write-protects the target's memory now, or no more: mappings that show it are not refused. */
+void observer_set_tracked(struct observer *o, bool tracked);
+
 /*
  * Observes the tree. Unsupported things are given to unsupported(): call refusals_begin() first.
  * *ret is owned by the caller. Retries by itself (bounded) when a running tree changes under it.
@@ -108,6 +112,7 @@ struct vma_facts {
 	bool dont_copy, wipe_on_fork, dont_dump, hugepage, nohugepage, mergeable, seq_read, rand_read;
 	bool io, pfnmap;    /* device memory */
 	bool sealed, droppable, uffd;
+	bool uffd_wp;       /* registered for write protection only; counts as uffd unless bcr did it */
 	bool has_file;
 	bool is_shmem_anon; /* MAP_SHARED|MAP_ANONYMOUS or /dev/zero: file on the kernel's own tmpfs mount */
 	bool has_anon;

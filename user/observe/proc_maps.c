@@ -21,7 +21,7 @@ static const struct {
 	FLAG("ht", hugetlb),	  FLAG("dc", dont_copy),  FLAG("wf", wipe_on_fork), FLAG("dd", dont_dump),
 	FLAG("hg", hugepage),	  FLAG("nh", nohugepage), FLAG("mg", mergeable),    FLAG("sr", seq_read),
 	FLAG("rr", rand_read),	  FLAG("io", io),	  FLAG("pf", pfnmap),	    FLAG("sl", sealed),
-	FLAG("dp", droppable),	  FLAG("um", uffd),	  FLAG("uw", uffd),	    FLAG("ui", uffd),
+	FLAG("dp", droppable),	  FLAG("um", uffd),	  FLAG("uw", uffd_wp),	    FLAG("ui", uffd),
 #undef FLAG
 };
 
@@ -73,12 +73,15 @@ static void name_facts(struct vma_facts *facts, uint64_t ino, const char *path)
 	facts->has_anon = !facts->shared;
 }
 
-static int add_mapping(struct proc_run *r, size_t at, const struct vma_facts *facts, bool *refused)
+static int add_mapping(struct proc_run *r, size_t at, struct vma_facts *facts, bool *refused)
 {
 	struct task_idents *id = &r->o->idents.v[at];
 	size_t nr = id->layout.vmas.nr;
 	uint64_t ident = 0;
 	char name[64];
+
+	if (!r->o->tracked)
+		facts->uffd |= facts->uffd_wp;
 	int err = observe_add_vma(&id->layout, r->o->m->tasks.v[at].pid, facts);
 
 	if (err == -EOPNOTSUPP) {

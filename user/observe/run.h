@@ -11,6 +11,7 @@ struct observer {
 	const struct observe_ops *ops;
 	void *state;
 	uint32_t root_ns[8];
+	bool tracked;
 };
 
 /* One run. The maps take identities to ids, `others` to the index + 1 in obs.others. */

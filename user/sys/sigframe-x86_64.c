@@ -15,7 +15,7 @@ enum {
 	UC_STRICT_SS = 4,
 	FP_MAGIC1 = 0x46505853,
 	FP_MAGIC2 = 0x46505845,
-	FP_SW_OFFSET = 464, /* sw_reserved in the fxsave image; the kernel's xstate has XCR0 there */
+	FP_SW_OFFSET = 464, /* sw_reserved in the fxsave image */
 };
 
 struct fp_sw {
@@ -54,6 +54,18 @@ static uint64_t align_up(uint64_t n)
 	return (n + SIGFRAME_ALIGN - 1) & ~(uint64_t)(SIGFRAME_ALIGN - 1);
 }
 
+/*
+ * XCR0: which components rt_sigreturn is to load. Those that the area has no data of are set to their initial state;
+ * components left out here would keep what the thread had before.
+ */
+static uint64_t enabled_features(void)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return low | (uint64_t)high << 32;
+}
+
 int sigframe_build(const struct cpu *cpu, uint64_t sigmask, uint64_t at, void *buf, uint64_t *ret_sp,
 		   uint64_t *ret_altstack)
 {
@@ -73,11 +85,11 @@ int sigframe_build(const struct cpu *cpu, uint64_t sigmask, uint64_t at, void *b
 		unsigned char *fp = (unsigned char *)buf + fp_offset;
 		struct fp_sw sw = { .magic1 = FP_MAGIC1,
 				    .extended_size = (uint32_t)(fp_bytes + sizeof(uint32_t)),
+				    .xfeatures = enabled_features(),
 				    .xstate_size = (uint32_t)fp_bytes };
 		uint32_t magic2 = FP_MAGIC2;
 
 		memcpy(fp, cpu->fpu.xsave, fp_bytes);
-		memcpy(&sw.xfeatures, fp + FP_SW_OFFSET, sizeof(sw.xfeatures));
 		memcpy(fp + FP_SW_OFFSET, &sw, sizeof(sw));
 		memcpy(fp + fp_bytes, &magic2, sizeof(magic2));
 		frame->uc.flags |= UC_HAS_XSTATE;
