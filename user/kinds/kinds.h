@@ -29,7 +29,12 @@ struct restore_ctx {
 	const struct task *self;
 	/* Number under which the open file `id` is held in this process, or -ENOENT. */
 	int (*held_fd)(const struct restore_ctx *ctx, uint32_t file_id);
-	void *arg; /* of held_fd */
+	/*
+	 * For objects that come in pairs: while one open file is restored, hands over the other one as well, complete. Holds a
+	 * duplicate of `fd`. 0 or a negative errno.
+	 */
+	int (*hold)(const struct restore_ctx *ctx, uint32_t file_id, int fd);
+	void *arg; /* of held_fd and hold */
 };
 
 struct save_ctx {

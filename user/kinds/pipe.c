@@ -44,7 +44,46 @@ static int pipe_load(struct model *m, const FileEntry *msg, struct file *f)
 	return common_load("pipe", e->flags, e->fown, f);
 }
 
-/* The first end: makes the pipe and keeps the end in question; the other one is opened again when its turn comes. */
+/* Packet mode and status flags of an end: after the content, which would have become one packet. */
+static int finish_end(const struct file *f, int fd)
+{
+	if (f->flags & O_DIRECT && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_DIRECT) < 0)
+		return fail(-errno, "pipe %u: packet mode", f->id);
+	return common_set_flags("pipe", f, fd);
+}
+
+/* The first file of the tree that is the other end of f's pipe, or NULL. */
+static const struct file *other_end(const struct restore_ctx *ctx, const struct file *f)
+{
+	uint32_t want = (f->flags & O_ACCMODE) == O_RDONLY ? O_WRONLY : O_RDONLY;
+
+	VEC_FOREACH(other, &ctx->m->files) {
+		const struct file *o = *other;
+
+		if (o->type == FILE_PIPE && o->pipe.pipe_id == f->pipe.pipe_id && (o->flags & O_ACCMODE) == want)
+			return o;
+	}
+	return NULL;
+}
+
+/*
+ * An end that is opened again through /proc shows O_LARGEFILE, as pipe2's own do not: the end that comes with this one is
+ * therefore given to its file at once.
+ */
+static int keep_other_end(const struct restore_ctx *ctx, const struct file *f, int fd)
+{
+	const struct file *other = other_end(ctx, f);
+
+	if (!other)
+		return 0;
+	int err = finish_end(other, fd);
+	if (err)
+		return err;
+	err = ctx->hold(ctx, other->id, fd);
+	return err ? fail(err, "pipe %u: keep its other end", f->id) : 0;
+}
+
+/* The first end: makes the pipe and keeps both ends. */
 static int make_pipe(const struct restore_ctx *ctx, const struct file *f, int *ret)
 {
 	int ends[2];
@@ -59,10 +98,10 @@ static int make_pipe(const struct restore_ctx *ctx, const struct file *f, int *r
 	switch (f->flags & O_ACCMODE) {
 	case O_RDONLY:
 		*ret = take_fd(&r);
-		return 0;
+		return keep_other_end(ctx, f, w);
 	case O_WRONLY:
 		*ret = take_fd(&w);
-		return 0;
+		return keep_other_end(ctx, f, r);
 	}
 	/* Somebody opened /proc/PID/fd/N for both. */
 	err = fd_reopen(r, O_RDWR | O_NONBLOCK, ret);
@@ -84,10 +123,7 @@ static int pipe_restore(const struct restore_ctx *ctx, const struct file *f, int
 		if (err)
 			return err;
 	}
-	/* Packet mode after the content: it would have become one packet. */
-	if (f->flags & O_DIRECT && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_DIRECT) < 0)
-		return fail(-errno, "pipe %u: packet mode", f->id);
-	err = common_set_flags("pipe", f, fd);
+	err = finish_end(f, fd);
 	if (!err)
 		*ret = take_fd(&fd);
 	return err;

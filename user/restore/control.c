@@ -2,13 +2,10 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <stdio.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
 #include "base/log.h"
 #include "restore/plan.h"
 
@@ -39,8 +36,15 @@ void control_wait_phase(struct restorer_control *c, uint32_t phase)
 
 		if (now >= phase)
 			return;
+		if (__atomic_load_n(&c->failed, __ATOMIC_ACQUIRE))
+			_exit(1);
 		syscall(SYS_futex, &c->phase, FUTEX_WAIT, now, NULL, NULL, 0);
 	}
+}
+
+struct restorer_slot *task_slot(const struct restore *r, size_t index)
+{
+	return &r->control->slots[r->plan->nr_slots + index];
 }
 
 /* What the restorer of a thread has reported, in one sentence. */
@@ -61,35 +65,6 @@ static void report_slots(const struct restore *r)
 	}
 }
 
-static char process_state(pid_t pid)
-{
-	char path[48], line[256] = "";
-	char state = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (!f || !fgets(line, sizeof(line), f))
-		return 0;
-	const char *paren = strrchr(line, ')');
-	if (paren && sscanf(paren + 1, " %c", &state) != 1)
-		state = 0;
-	return state;
-}
-
-/* A task that ended without a report: killed by somebody, or out of memory. */
-static bool somebody_died(const struct restore *r)
-{
-	if (!r->root_pid)
-		return false;
-	VEC_FOREACH(tp, &r->plan->tasks) {
-		if (tp->task->state == TASK_ZOMBIE || process_state(tp->task->pid) != 'Z')
-			continue;
-		fail(0, "pid %d: it was killed while it was being restored; was memory short?", tp->task->pid);
-		return true;
-	}
-	return false;
-}
-
 int control_wait_arrivals(struct restore *r, uint32_t nr)
 {
 	struct restorer_control *c = r->control;
@@ -108,8 +83,10 @@ int control_wait_arrivals(struct restore *r, uint32_t nr)
 		}
 		if (r->opts.progress)
 			r->opts.progress(__atomic_load_n(&c->bytes_done, __ATOMIC_RELAXED), r->all_bytes);
-		if (syscall(SYS_futex, &c->arrived, FUTEX_WAIT, now, &look, NULL, 0) && errno == ETIMEDOUT &&
-		    somebody_died(r))
-			return -ECANCELED;
+		if (syscall(SYS_futex, &c->arrived, FUTEX_WAIT, now, &look, NULL, 0) && errno == ETIMEDOUT) {
+			int err = trace_look(r);
+			if (err)
+				return err;
+		}
 	}
 }

@@ -49,6 +49,16 @@ static int held_fd(const struct restore_ctx *ctx, uint32_t file_id)
 	return r->plan->fd_files + i;
 }
 
+static int hold(const struct restore_ctx *ctx, uint32_t file_id, int fd)
+{
+	const struct restore *r = ctx->arg;
+	ssize_t i = file_index(r->m, file_id);
+
+	if (i < 0)
+		return -ENOENT;
+	return dup3(fd, r->plan->fd_files + i, O_CLOEXEC) < 0 ? -errno : 0;
+}
+
 static struct restore_ctx context(struct restore *r, const struct task *self)
 {
 	return (struct restore_ctx){
@@ -56,6 +66,7 @@ static struct restore_ctx context(struct restore *r, const struct task *self)
 		.shell_job = r->opts.shell_job,
 		.self = self,
 		.held_fd = held_fd,
+		.hold = hold,
 		.arg = r,
 	};
 }
@@ -103,7 +114,8 @@ int files_hold(struct restore *r)
 	for (size_t i = 0; i < r->m->files.nr; i++) {
 		const struct file *f = r->m->files.v[i];
 
-		if (!has_descriptor(r->m, f->id))
+		/* A pipe's second end has come with the first. */
+		if (!has_descriptor(r->m, f->id) || fcntl(r->plan->fd_files + i, F_GETFD) >= 0)
 			continue;
 		int err = hold_file(r, f, r->plan->fd_files + i);
 		if (err)

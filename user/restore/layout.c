@@ -1,9 +1,11 @@
 /* Where things go: bcr's own address space, the hole, and what has to be mapped elsewhere at first. */
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,6 +19,7 @@ enum {
 	LOWEST = 0x100000,             /* above vm.mmap_min_addr of any sane system */
 	SLACK_BYTES = 16 << 20,
 	PARK_BYTES = 1 << 20,
+	STACK_ROOM_BYTES = 10 << 20,
 	GAP_BYTES = 16 * MODEL_PAGE_SIZE, /* between staged mappings, so that they do not merge */
 };
 static const taddr_t highest = 0x7ffffffff000;
@@ -24,6 +27,21 @@ static const taddr_t highest = 0x7ffffffff000;
 static uint64_t page_up(uint64_t n)
 {
 	return (n + MODEL_PAGE_SIZE - 1) & ~(uint64_t)(MODEL_PAGE_SIZE - 1);
+}
+
+static int highest_fd(void)
+{
+	_cleanup_closedir_ DIR *dir = opendir("/proc/self/fd");
+	struct dirent *de;
+	int max = 2;
+
+	while (dir && (de = readdir(dir))) {
+		int fd = atoi(de->d_name);
+
+		if (fd > max)
+			max = fd;
+	}
+	return max;
 }
 
 int own_layout_read(struct own_layout *ret)
@@ -42,6 +60,9 @@ int own_layout_read(struct own_layout *ret)
 			return fail(0, "bcr's own mappings: '%s' is not understood", line);
 		if (strstr(line, "[vsyscall]"))
 			continue;
+		/* It may grow, and the kernel keeps a gap below it. */
+		if (strstr(line, "[stack]"))
+			range.start -= STACK_ROOM_BYTES;
 		if (VEC_PUSH(&ret->ranges, range))
 			return fail(-ENOMEM, "bcr's own mappings");
 		bool vdso = strstr(line, "[vdso]");
@@ -49,6 +70,7 @@ int own_layout_read(struct own_layout *ret)
 		if ((vdso || strstr(line, "[vvar")) && VEC_PUSH(&ret->specials, special))
 			return fail(-ENOMEM, "bcr's own mappings");
 	}
+	ret->max_fd = highest_fd();
 	ret->can_set_timer_ids = prctl(BCR_PR_TIMER_CREATE_RESTORE_IDS, BCR_PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0,
 				       0) >= 0;
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -275,7 +297,8 @@ int plan_addresses(struct restore_plan *p)
 
 	if (err)
 		return err;
-	p->control_bytes = page_up(sizeof(struct restorer_control) + p->nr_slots * sizeof(struct restorer_slot));
+	p->control_bytes = page_up(sizeof(struct restorer_control) +
+				   (p->nr_slots + p->m->tasks.nr) * sizeof(struct restorer_slot));
 	VEC_FOREACH(s, &p->staged) {
 		s->at = staging + GAP_BYTES;
 		staging = s->at + (s->range.end - s->range.start) + GAP_BYTES;
@@ -298,4 +321,72 @@ int plan_addresses(struct restore_plan *p)
 	VEC_FOREACH(at, &p->shmem_at)
 		*at += p->shmem;
 	return 0;
+}
+
+/* Calls `fn` for everything that the tasks map at its final address, neighbours joined, and for the hole. */
+static int for_each_planned(const struct restore_plan *p, int (*fn)(const struct mem_range *range))
+{
+	VEC(struct staged_range) all = { 0 };
+	struct mem_range now = p->hole;
+	int err = 0;
+
+	VEC_FOREACH(mm, &p->m->mms) {
+		VEC_FOREACH(vma, &(*mm)->vmas) {
+			struct staged_range s = { .range = { vma->start, vma->end } };
+
+			if (is_special(vma) || plan_vma_at(p, vma) != vma->start)
+				continue;
+			if (VEC_PUSH(&all, s)) {
+				VEC_FREE(&all);
+				return fail(-ENOMEM, "plan of addresses");
+			}
+		}
+	}
+	if (all.nr)
+		qsort(all.v, all.nr, sizeof(*all.v), by_start);
+	err = fn(&now);
+	now.end = now.start = 0;
+	VEC_FOREACH(s, &all) {
+		if (s->range.start > now.end) {
+			if (!err && now.end)
+				err = fn(&now);
+			now = s->range;
+		} else if (s->range.end > now.end) {
+			now.end = s->range.end;
+		}
+	}
+	if (!err && now.end)
+		err = fn(&now);
+	VEC_FREE(&all);
+	return err;
+}
+
+static int reserve(const struct mem_range *range)
+{
+	void *at = (void *)(uintptr_t)range->start;
+	void *got = mmap(at, range->end - range->start, PROT_NONE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (got == at)
+		return 0;
+	int err = got == MAP_FAILED ? -errno : -EEXIST;
+	/* bcr's own memory has grown into it: that is the caller's to solve. */
+	return err == -EEXIST ? err : fail(err, "keep the addresses %" PRIx64 "-%" PRIx64 " free for the tasks",
+					   range->start, range->end);
+}
+
+static int unreserve(const struct mem_range *range)
+{
+	munmap((void *)(uintptr_t)range->start, range->end - range->start);
+	return 0;
+}
+
+int plan_reserve(const struct restore_plan *p)
+{
+	return for_each_planned(p, reserve);
+}
+
+void plan_unreserve(const struct restore_plan *p)
+{
+	for_each_planned(p, unreserve);
 }

@@ -77,18 +77,25 @@ static int make_writable(struct filling *fl)
 	return 0;
 }
 
-static int read_pages(const struct filling *fl, void *to, size_t len, uint64_t offset)
+int pages_read(int fd, void *to, size_t len, uint64_t offset)
 {
 	for (size_t done = 0; done < len;) {
-		ssize_t got = pread(fl->r->plan->fd_pages, (uint8_t *)to + done, len - done, offset + done);
+		ssize_t got = pread(fd, (uint8_t *)to + done, len - done, offset + done);
 
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got <= 0)
-			return vma_fail(fl, got ? -errno : -EIO, "read its pages from the image");
+			return got ? -errno : -ENODATA;
 		done += got;
 	}
 	return 0;
+}
+
+static int read_pages(const struct filling *fl, void *to, size_t len, uint64_t offset)
+{
+	int err = pages_read(fl->r->plan->fd_pages, to, len, offset);
+
+	return err ? vma_fail(fl, err, "read its pages from the image") : 0;
 }
 
 /* Inherited pages: only what differs is written. */

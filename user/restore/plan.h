@@ -3,6 +3,7 @@
 #define BCR_RESTORE_PLAN_H
 
 #include <signal.h>
+#include <sys/resource.h>
 
 #include "pie/restorer.h"
 #include "restore/restore.h"
@@ -23,6 +24,7 @@ struct own_layout {
 	VEC(struct own_special) specials;  /* ascending */
 	bool can_set_timer_ids;            /* PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15) */
 	uint64_t cap_permitted;
+	int max_fd;                        /* highest descriptor in use */
 };
 
 /* Reads it from /proc/self/maps. Failure has been reported. */
@@ -86,10 +88,17 @@ int plan_tree(struct restore_plan *p);
 /* Addresses: the hole and everything in it. */
 int plan_addresses(struct restore_plan *p);
 
+/*
+ * Occupies all planned addresses in bcr, so that nothing of its own (heap, buffers) comes to lie there before the tasks use
+ * them. Failure has been reported; -EEXIST, when something has got there already, has not: plan again.
+ */
+int plan_reserve(const struct restore_plan *p);
+void plan_unreserve(const struct restore_plan *p);
+
 /* The ops of one task, and the contents of its area. */
 int plan_task_ops(struct restore_plan *p, struct task_plan *tp);
 
-/* Number of the area's `syscall` instruction within the blob. */
+/* Offset of a `syscall` instruction in the area. */
 uint64_t plan_syscall_insn(void);
 
 /* The first task of the model that has this descriptor table. */
@@ -103,12 +112,30 @@ struct restore {
 	uint64_t all_bytes;               /* of memory contents */
 	pid_t root_pid;                   /* 0: not forked */
 	pid_t caller_pgrp;                /* bcr's own process group, for --shell-job */
-	bool traced;                      /* every live task is seized */
-	sigset_t old_mask;
-	bool mask_saved;
+	bool reserved;                    /* the planned addresses are occupied */
+	bool traced;                      /* the leader of every live task is seized */
+	bool released;                    /* the tree runs on its own */
+	bool made_subreaper;
+	uint8_t *stops;                   /* per task: a SIGSTOP came while it was traced */
+	struct rlimit nofile;             /* bcr's own limit, as it was */
 };
 
+/* The slot in which a task (not a thread) notes that it exists: what an abort has to kill. */
+struct restorer_slot *task_slot(const struct restore *r, size_t index);
+
+/* Seizes the leaders: from here on no task outlives bcr. Failure has been reported. */
+int trace_tasks(struct restore *r);
+
+/* Has a live task ended, or been stopped (which is put off)? -ECANCELED when one has ended; it has been reported. */
+int trace_look(struct restore *r);
+
 /* --- in a task being restored (task.c, memory.c, files.c) --- */
+
+/* Coordinator: makes and fills the shared memory that all tasks inherit. Failure has been reported. */
+int shmem_map_all(struct restore *r);
+
+/* Reads exactly `len` bytes of a pages file; -ENODATA when it is too short. Nothing is reported. */
+int pages_read(int fd, void *to, size_t len, uint64_t offset);
 
 /* Maps and fills the memory of a task. `parent` is the mm this process inherited, or NULL. Failure has been reported. */
 int task_map_memory(struct restore *r, const struct task_plan *tp, const struct mm *parent);

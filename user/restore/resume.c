@@ -1,317 +1,416 @@
 /*
- * The last steps of a restore.
+ * Letting go: the last steps of a restore, by ptrace.
  *
- * Theory of operation. Every thread waits in the restorer, all signals blocked. Each is
+ * Every thread waits in its restorer, all its signals blocked. It is stopped there and then run, call by call, to the end of its
+ * rt_sigreturn, where it has the registers of the image and has executed nothing yet. From there:
  *
- *   1  seized, stopped, and taken by PTRACE_SYSCALL to the exit of its rt_sigreturn: its registers are the target's
- *   2  if it was in a call with a restart block: made to issue that call with the remaining time and stopped in it, so
- *      that the kernel itself knows how to go on (docs/kernel.md, "Interrupted calls")
- *   3  the leader unmaps the restorer, by a system call instruction that it unmaps with it
- *   4  given its signal mask, and let go
+ *   1  a call that the dump broke off and that has a time limit is issued again with the time that was left, through the `syscall`
+ *      instruction of the restorer, and broken off at once: the kernel then has a restart block of its own
+ *   2  one thread of each process unmaps the restorer, by its own instruction
+ *   3  registers and signal mask are set, and the thread is detached
  *
- * Until 4 begins a death of bcr kills the tree; when it begins every thread is complete, and the option that would
- * do so is taken off all of them first.
+ * A SIGSTOP that comes from outside meanwhile is put off to the end; all other signals wait, being blocked.
  */
-#include "restore/resume.h"
-
 #include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "restore/plan.h"
 #include "sys/interrupted-x86_64.h"
 #include "sys/tracee.h"
 
-enum { TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD };
+enum { TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD, MAX_STOPS = 64 };
+static const uint64_t stop_timeout_ns = 10000000000;
 
-static const uint64_t step_timeout_ns = 30ULL * 1000 * 1000 * 1000;
-
-/* One thread on its way. */
+/* A thread on its way. */
 struct leaving {
+	struct restore *r;
+	size_t task; /* index in the plan */
 	const struct task_plan *tp;
-	const struct thread *thread;
-	struct cpu_regs regs; /* what it goes on with */
-	bool leader;
-	bool restarted;       /* regs hold a restart code: to be let go from a stop in the signal path */
+	const struct thread_plan *th;
+	pid_t tid;
+	struct cpu_regs regs; /* of the image, as the kernel has taken them */
+	bool restart;         /* regs are those of a call with a restart block */
 };
 
-int resume_trace_tasks(struct restore *r)
+static int thread_fail(const struct leaving *l, int err, const char *what)
 {
-	r->traced = true;
+	return fail(err, "pid %d thread %d: %s", l->tp->task->pid, l->tid, what);
+}
+
+int trace_tasks(struct restore *r)
+{
 	VEC_FOREACH(tp, &r->plan->tasks) {
-		if (!tp->mm)
-			continue;
-		int err = ptrace_seize(tp->task->pid, TRACE_OPTIONS);
+		int err = tp->mm ? ptrace_seize(tp->task->pid, TRACE_OPTIONS) : 0;
+
 		if (err)
-			return fail(err, "pid %d: trace the process being restored", tp->task->pid);
+			return fail(err, "pid %d: trace it", tp->task->pid);
+	}
+	r->traced = true;
+	return 0;
+}
+
+int trace_look(struct restore *r)
+{
+	for (size_t i = 0; i < r->plan->tasks.nr; i++) {
+		const struct task_plan *tp = &r->plan->tasks.v[i];
+		siginfo_t info = { 0 };
+		int status;
+
+		/* Without tracing only the root is ours to ask about; the others pass on its death, or are seen later. */
+		if (!tp->mm || (!r->traced && i) ||
+		    waitid(P_PID, tp->task->pid, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) || !info.si_pid)
+			continue;
+		if (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED) {
+			/* What it has to say itself comes first. */
+			if (!__atomic_load_n(&r->control->failed, __ATOMIC_ACQUIRE))
+				fail(0, "pid %d: it was ended while it was being restored; was memory short?", tp->task->pid);
+			return -ECANCELED;
+		}
+		if (waitpid(tp->task->pid, &status, WNOHANG | __WALL) <= 0 || !WIFSTOPPED(status))
+			continue;
+		r->stops[i] |= WSTOPSIG(status) == SIGSTOP;
+		ptrace_cont(tp->task->pid, 0);
 	}
 	return 0;
 }
 
-static int step_fail(const struct leaving *l, int err, const char *what)
+/* The next stop that means something. `go` resumes the thread each time; NULL: it runs already. */
+static int next_stop(struct leaving *l, int (*go)(pid_t tid, int sig), struct ptrace_stop *stop)
 {
-	return fail(err, "pid %d thread %d: %s", l->tp->task->pid, l->thread->tid, what);
-}
-
-/* The next stop of the wanted kind; signals cannot come, they are blocked, but for SIGKILL. */
-static int wait_stop(const struct leaving *l, enum ptrace_stop_kind want)
-{
-	uint64_t deadline = ptrace_now_ns() + step_timeout_ns;
-	struct ptrace_stop stop;
-
 	for (;;) {
-		int err = ptrace_wait(l->thread->tid, deadline, &stop);
+		int err = go ? go(l->tid, 0) : 0;
 
+		if (!err)
+			err = ptrace_wait(l->tid, ptrace_now_ns() + stop_timeout_ns, stop);
 		if (err)
-			return step_fail(l, err, "wait for it while it is being restored");
-		if (stop.kind == want)
+			return thread_fail(l, err, "bring it to its next stop");
+		if (stop->kind == PTRACE_GONE)
+			return thread_fail(l, 0, "it was ended while it was being restored");
+		if (stop->kind != PTRACE_STOP_SIGNAL)
 			return 0;
-		if (stop.kind == PTRACE_GONE)
-			return step_fail(l, -ESRCH, "it was killed while it was being restored");
-		if (want == PTRACE_STOP_SYSCALL)
-			err = ptrace_syscall(l->thread->tid, 0);
-		else
-			err = ptrace_cont(l->thread->tid, 0);
-		if (err)
-			return step_fail(l, err, "go on with it");
+		if (stop->sig != SIGSTOP)
+			return fail(0, "pid %d thread %d: it got signal %d (%s) from the restorer's last steps",
+				    l->tp->task->pid, l->tid, stop->sig, strsignal(stop->sig));
+		l->r->stops[l->task] = 1;
+		if (!go)
+			go = ptrace_cont;
 	}
 }
 
-static int next_syscall_stop(const struct leaving *l)
+static int expect_stop(struct leaving *l, int (*go)(pid_t tid, int sig), enum ptrace_stop_kind kind)
 {
-	int err = ptrace_syscall(l->thread->tid, 0);
+	struct ptrace_stop stop;
+	int err = next_stop(l, go, &stop);
 
-	return err ? step_fail(l, err, "go on to its next system call") : wait_stop(l, PTRACE_STOP_SYSCALL);
+	if (err)
+		return err;
+	return stop.kind == kind ? 0 : thread_fail(l, 0, "it stopped at an unexpected place");
 }
 
-static int stop_thread(const struct leaving *l)
+static int get_regs(struct leaving *l, struct cpu_regs *regs)
 {
-	pid_t tid = l->thread->tid;
-	int err = l->leader ? 0 : ptrace_seize(tid, TRACE_OPTIONS);
+	int err = ptrace_get_regs(l->tid, regs);
 
-	if (!err)
-		err = ptrace_interrupt(tid);
-	return err ? step_fail(l, err, "trace it") : wait_stop(l, PTRACE_STOP_TRAP);
+	return err ? thread_fail(l, err, "read its registers") : 0;
 }
 
-/* Runs the thread to where rt_sigreturn has loaded its registers. */
+static int set_regs(struct leaving *l, const struct cpu_regs *regs)
+{
+	int err = ptrace_set_regs(l->tid, regs);
+
+	return err ? thread_fail(l, err, "set its registers") : 0;
+}
+
+/* --- to the end of rt_sigreturn --- */
+
+static int seize_and_stop(struct leaving *l)
+{
+	int err = l->tid == l->tp->task->pid ? 0 : ptrace_seize(l->tid, TRACE_OPTIONS);
+
+	if (err)
+		return thread_fail(l, err, "trace it");
+	err = ptrace_interrupt(l->tid);
+	if (err)
+		return thread_fail(l, err, "stop it");
+	return expect_stop(l, NULL, PTRACE_STOP_TRAP);
+}
+
 static int run_to_sigreturn(struct leaving *l)
 {
-	bool in_sigreturn = false;
-
-	for (;;) {
-		struct __ptrace_syscall_info info;
-		int err = next_syscall_stop(l);
-
+	for (int i = 0; i < MAX_STOPS; i++) {
+		int err = expect_stop(l, ptrace_syscall, PTRACE_STOP_SYSCALL);
+		if (!err)
+			err = get_regs(l, &l->regs);
 		if (err)
 			return err;
-		if (ptrace(PTRACE_GET_SYSCALL_INFO, l->thread->tid, sizeof(info), &info) < 0)
-			return step_fail(l, -errno, "ask for its system call");
-		if (info.op == PTRACE_SYSCALL_INFO_ENTRY)
-			in_sigreturn = info.entry.nr == SYS_rt_sigreturn;
-		else if (info.op == PTRACE_SYSCALL_INFO_EXIT && in_sigreturn)
-			break;
+		if (l->regs.orig_ax != SYS_rt_sigreturn || l->regs.ax != (uint64_t)-ENOSYS)
+			continue;
+		err = expect_stop(l, ptrace_syscall, PTRACE_STOP_SYSCALL);
+		if (!err)
+			err = get_regs(l, &l->regs);
+		if (err)
+			return err;
+		if (l->regs.ip != l->th->thread->cpu.regs.ip || l->regs.sp != l->th->thread->cpu.regs.sp)
+			return thread_fail(l, 0, "the kernel did not take its registers");
+		return 0;
 	}
-	int err = ptrace_get_regs(l->thread->tid, &l->regs);
-	if (err)
-		return step_fail(l, err, "read its registers");
-	if (l->regs.ip != l->thread->cpu.regs.ip || l->regs.sp != l->thread->cpu.regs.sp)
-		return step_fail(l, -EINVAL, "its registers were not taken by rt_sigreturn");
-	return 0;
+	return thread_fail(l, 0, "its restorer did not come to its end");
+}
+
+/* --- calls by the restorer's instruction --- */
+
+static int start_call(struct leaving *l, uint64_t nr, const uint64_t args[6])
+{
+	struct cpu_regs regs = l->regs;
+
+	regs.ip = l->r->plan->area + plan_syscall_insn();
+	regs.ax = nr;
+	regs.orig_ax = (uint64_t)-1;
+	regs.di = args[0];
+	regs.si = args[1];
+	regs.dx = args[2];
+	regs.r10 = args[3];
+	regs.r8 = args[4];
+	regs.r9 = args[5];
+	int err = set_regs(l, &regs);
+	return err ? err : expect_stop(l, ptrace_syscall, PTRACE_STOP_SYSCALL);
+}
+
+static int unmap_restorer(struct leaving *l)
+{
+	const struct mem_range *hole = &l->r->plan->hole;
+	const uint64_t args[6] = { hole->start, hole->end - hole->start };
+	struct cpu_regs after;
+	int err = start_call(l, SYS_munmap, args);
+
+	if (!err)
+		err = expect_stop(l, ptrace_syscall, PTRACE_STOP_SYSCALL);
+	if (!err)
+		err = get_regs(l, &after);
+	if (!err && after.ax)
+		err = thread_fail(l, (int)after.ax, "unmap the restorer");
+	return err;
 }
 
 /* --- calls with a restart block --- */
 
-/* The registers that issue the call once more, with the time that was left; `ts` holds it as a timespec. */
-static int restart_regs(const struct leaving *l, taddr_t ts, struct cpu_regs *ret)
+static int put_timespec(struct leaving *l, taddr_t at, int64_t ns)
 {
-	const struct restart *restart = &l->thread->restart;
-	struct cpu_regs r = l->regs;
+	struct timespec ts = { ns / 1000000000, ns % 1000000000 };
+	struct iovec local = { &ts, sizeof(ts) }, remote = { (void *)(uintptr_t)at, sizeof(ts) };
 
-	r.ip -= 2; /* the program's own `syscall` instruction */
-	r.ax = restart->nr;
-	r.orig_ax = -1;
-	switch (restart->nr) {
-	case SYS_nanosleep:
-		r.di = ts;
-		break;
-	case SYS_clock_nanosleep:
-		r.si = 0;
-		r.dx = ts;
-		break;
-	case SYS_futex:
-		r.r10 = ts;
-		break;
-	case SYS_poll:
-		r.dx = (restart->remaining_ns + 999999) / 1000000;
-		break;
-	default:
-		return -EOPNOTSUPP;
-	}
-	*ret = r;
+	if (process_vm_writev(l->tp->task->pid, &local, 1, &remote, 1, 0) != sizeof(ts))
+		return thread_fail(l, -errno, "write the time its call has left");
 	return 0;
 }
 
-static bool is_restart_code(int64_t ax)
+static int64_t monotonic_ns(void)
 {
-	return ax == -KERNEL_ERESTARTSYS || ax == -KERNEL_ERESTARTNOINTR || ax == -KERNEL_ERESTARTNOHAND ||
-	       ax == -KERNEL_ERESTART_RESTARTBLOCK;
+	return (int64_t)ptrace_now_ns();
 }
 
-static int restart_call(struct leaving *l, taddr_t ts)
+/* The arguments of the call, with its limit replaced by what was left of it. */
+static int restart_args(struct leaving *l, uint64_t args[6])
 {
-	struct cpu_regs r;
-	pid_t tid = l->thread->tid;
+	const struct restart *re = &l->th->thread->restart;
+	const struct cpu_regs *regs = &l->regs;
+	taddr_t ts = l->tp->timespecs + (l->th - l->tp->threads.v) * sizeof(struct timespec);
+	int64_t left = re->remaining_ns;
+	int timeout_arg;
 
-	if (restart_regs(l, ts, &r)) {
-		log_warn("pid %d thread %d: system call %u returns EINTR, it cannot be restarted", l->tp->task->pid, tid,
-			 l->thread->restart.nr);
+	args[0] = regs->di, args[1] = regs->si, args[2] = regs->dx;
+	args[3] = regs->r10, args[4] = regs->r8, args[5] = regs->r9;
+	switch (re->nr) {
+	case SYS_poll:
+		left = (left + 999999) / 1000000;
+		args[2] = left > INT_MAX ? INT_MAX : left;
 		return 0;
+	case SYS_nanosleep:
+		timeout_arg = 0;
+		break;
+	case SYS_clock_nanosleep:
+		timeout_arg = 2;
+		break;
+	case SYS_futex:
+		timeout_arg = 3;
+		/* The time of this form is absolute; that of the calendar is still what it was. */
+		if ((args[1] & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET) {
+			if (args[1] & FUTEX_CLOCK_REALTIME)
+				return 0;
+			left += monotonic_ns();
+		}
+		break;
+	default:
+		return thread_fail(l, 0, "its broken off system call is of a kind that cannot be issued again");
 	}
-	int err = ptrace_set_regs(tid, &r);
-	if (err)
-		return step_fail(l, err, "set its registers");
-	err = next_syscall_stop(l); /* its entry */
-	if (err)
-		return err;
-	/* Whether the stop comes before the call sleeps or after: the kernel has made its restart block. */
-	err = ptrace_cont(tid, 0);
+	args[timeout_arg] = ts;
+	return put_timespec(l, ts, left);
+}
+
+/*
+ * The interrupt is there before the call begins, so it never sleeps: it takes its arguments, finds that it has to stop, and leaves
+ * its restart block. When it has a result instead (time is up, the word of the futex has changed), that is the result.
+ */
+static int restart_call(struct leaving *l)
+{
+	const struct restart *re = &l->th->thread->restart;
+	struct cpu_regs after;
+	uint64_t args[6];
+	int err = restart_args(l, args);
+
 	if (!err)
-		err = ptrace_interrupt(tid);
-	if (err)
-		return step_fail(l, err, "stop it in its system call");
-	err = wait_stop(l, PTRACE_STOP_TRAP);
+		err = start_call(l, re->nr, args);
 	if (err)
 		return err;
-	err = ptrace_get_regs(tid, &r);
+	err = ptrace_interrupt(l->tid);
 	if (err)
-		return step_fail(l, err, "read its registers");
-	l->regs.ax = r.ax;
-	l->restarted = is_restart_code((int64_t)r.ax);
-	l->regs.orig_ax = l->restarted ? l->thread->restart.nr : (uint64_t)-1;
-	err = ptrace_set_regs(tid, &l->regs);
-	return err ? step_fail(l, err, "set its registers") : 0;
+		return thread_fail(l, err, "stop it");
+	err = expect_stop(l, ptrace_cont, PTRACE_STOP_TRAP);
+	if (!err)
+		err = get_regs(l, &after);
+	if (err)
+		return err;
+	l->restart = (int64_t)after.ax == -KERNEL_ERESTART_RESTARTBLOCK;
+	l->regs.ax = after.ax;
+	if (!l->restart && (int64_t)after.ax <= -KERNEL_ERESTARTSYS && (int64_t)after.ax >= -KERNEL_ERESTART_RESTARTBLOCK)
+		l->regs.ax = (uint64_t)-EINTR;
+	return 0;
 }
 
 static bool wants_restart(const struct thread *th)
 {
-	return th->restart.kind == RESTART_NANOSLEEP || th->restart.kind == RESTART_FUTEX ||
-	       th->restart.kind == RESTART_POLL;
+	return th->restart.kind == RESTART_NANOSLEEP || th->restart.kind == RESTART_FUTEX || th->restart.kind == RESTART_POLL;
 }
 
-/* --- removing the restorer --- */
+/* --- the end --- */
 
-static int unmap_restorer(const struct restore *r, struct leaving *l)
-{
-	const struct restore_plan *p = r->plan;
-	pid_t tid = l->thread->tid;
-	struct cpu_regs regs = l->regs;
-
-	regs.ip = p->area + plan_syscall_insn();
-	regs.ax = SYS_munmap;
-	regs.orig_ax = -1;
-	regs.di = p->hole.start;
-	regs.si = p->hole.end - p->hole.start;
-	int err = ptrace_set_regs(tid, &regs);
-	if (err)
-		return step_fail(l, err, "set its registers");
-	err = next_syscall_stop(l); /* entry */
-	if (!err)
-		err = next_syscall_stop(l); /* exit */
-	if (err)
-		return err;
-	err = ptrace_get_regs(tid, &regs);
-	if (err || regs.ax)
-		return step_fail(l, err ? err : (int)(int64_t)regs.ax, "unmap the restorer");
-	err = ptrace_set_regs(tid, &l->regs);
-	if (err)
-		return step_fail(l, err, "set its registers");
-	if (!l->restarted)
-		return 0;
-	/* The kernel looks for restart codes in the signal path only: through an interrupt. */
-	err = ptrace_interrupt(tid);
-	if (!err)
-		err = ptrace_cont(tid, 0);
-	return err ? step_fail(l, err, "stop it once more") : wait_stop(l, PTRACE_STOP_TRAP);
-}
-
-/* --- letting go --- */
-
-static int let_go(const struct restore *r, struct leaving *all, size_t nr)
+static int final_state(struct leaving *l)
 {
 	int err = 0;
 
-	for (size_t i = 0; i < nr && !err; i++) {
-		err = ptrace_set_sigmask(all[i].thread->tid, all[i].thread->sigmask);
+	if (l->restart) {
+		/* The kernel looks at a restart code on the way out of a signal stop only. */
+		err = ptrace_interrupt(l->tid);
 		if (err)
-			err = step_fail(&all[i], err, "set its signal mask");
+			return thread_fail(l, err, "stop it");
+		err = expect_stop(l, ptrace_cont, PTRACE_STOP_TRAP);
+		if (err)
+			return err;
+		l->regs.orig_ax = l->th->thread->restart.nr;
+	} else {
+		l->regs.orig_ax = (uint64_t)-1;
 	}
-	for (size_t i = 0; i < nr && !err; i++) {
-		const struct task *t = all[i].tp->task;
-
-		/* Queued first, so that no instruction of it runs. */
-		if (all[i].leader && (r->opts.leave_stopped || t->state == TASK_STOPPED) && kill(t->pid, SIGSTOP))
-			err = step_fail(&all[i], -errno, "stop it");
-	}
+	err = set_regs(l, &l->regs);
 	if (err)
 		return err;
-	for (size_t i = 0; i < nr; i++)
-		ptrace_set_options(all[i].thread->tid, 0);
+	err = ptrace_set_sigmask(l->tid, l->th->thread->sigmask);
+	return err ? thread_fail(l, err, "set its signal mask") : 0;
+}
+
+static int for_each(struct leaving *all, size_t nr, int (*step)(struct leaving *l), bool (*wanted)(const struct leaving *l))
+{
 	for (size_t i = 0; i < nr; i++) {
-		err = ptrace_detach(all[i].thread->tid, 0);
-		if (err && err != -ESRCH)
-			log_warn("pid %d thread %d: detach: %s", all[i].tp->task->pid, all[i].thread->tid, strerror(-err));
+		int err = !wanted || wanted(&all[i]) ? step(&all[i]) : 0;
+
+		if (err)
+			return err;
 	}
 	return 0;
 }
 
-static size_t list_threads(const struct restore *r, struct leaving *all)
+static bool has_restart(const struct leaving *l)
 {
-	size_t nr = 0;
+	return wants_restart(l->th->thread);
+}
 
-	VEC_FOREACH(tp, &r->plan->tasks) {
-		VEC_FOREACH(th, &tp->threads) {
-			all[nr++] = (struct leaving){
-				.tp = tp,
-				.thread = th->thread,
-				.leader = th == tp->threads.v,
-			};
-		}
+static bool is_leader(const struct leaving *l)
+{
+	return l->th == l->tp->threads.v;
+}
+
+static int bring_to_end(struct restore *r, struct leaving *all, size_t nr)
+{
+	int err = for_each(all, nr, seize_and_stop, NULL);
+
+	if (err)
+		return err;
+	control_set_phase(r->control, PHASE_RESUME);
+	err = for_each(all, nr, run_to_sigreturn, NULL);
+	if (!err)
+		err = for_each(all, nr, restart_call, has_restart);
+	if (!err)
+		err = for_each(all, nr, unmap_restorer, is_leader);
+	if (!err)
+		err = for_each(all, nr, final_state, NULL);
+	return err;
+}
+
+/* Stops are pending before the first thread is let go, so that none executes anything. */
+static int send_stops(struct restore *r)
+{
+	for (size_t i = 0; i < r->plan->tasks.nr; i++) {
+		const struct task_plan *tp = &r->plan->tasks.v[i];
+
+		if (!tp->mm || !(r->opts.leave_stopped || r->stops[i] || tp->task->state == TASK_STOPPED))
+			continue;
+		if (kill(tp->task->pid, SIGSTOP))
+			return fail(-errno, "pid %d: stop it", tp->task->pid);
 	}
-	return nr;
+	return 0;
 }
 
-static taddr_t timespec_at(const struct leaving *l)
+/* All are complete: a death of bcr between here and the last detach must not take some of them along. */
+static int keep_alive(struct leaving *l)
 {
-	size_t i = 0;
+	int err = ptrace_set_options(l->tid, 0);
 
-	while (l->tp->threads.v[i].thread != l->thread)
-		i++;
-	return l->tp->timespecs + i * sizeof(struct timespec);
+	return err ? thread_fail(l, err, "let it go") : 0;
 }
 
-int resume_all(struct restore *r)
+static int let_go(struct leaving *l)
 {
-	_cleanup_free_ struct leaving *all = calloc(r->plan->nr_slots, sizeof(*all));
-	int err = 0;
+	int err = ptrace_detach(l->tid, 0);
+
+	return err ? thread_fail(l, err, "let it go") : 0;
+}
+
+int restore_resume(struct restore *r, struct restore_stats *stats)
+{
+	size_t nr = 0, nr_threads = r->plan->nr_slots;
+	_cleanup_free_ struct leaving *all = calloc(nr_threads, sizeof(*all));
 
 	if (!all)
-		return fail(-ENOMEM, "list of threads");
-	size_t nr = list_threads(r, all);
-	for (size_t i = 0; i < nr && !err; i++)
-		err = stop_thread(&all[i]);
-	control_set_phase(r->control, PHASE_RESUME);
-	for (size_t i = 0; i < nr && !err; i++)
-		err = run_to_sigreturn(&all[i]);
-	for (size_t i = 0; i < nr && !err; i++) {
-		if (wants_restart(all[i].thread))
-			err = restart_call(&all[i], timespec_at(&all[i]));
+		return fail(-ENOMEM, "resume");
+	for (size_t i = 0; i < r->plan->tasks.nr; i++) {
+		const struct task_plan *tp = &r->plan->tasks.v[i];
+
+		VEC_FOREACH(th, &tp->threads)
+			all[nr++] = (struct leaving){ .r = r, .task = i, .tp = tp, .th = th, .tid = th->thread->tid };
 	}
-	for (size_t i = 0; i < nr && !err; i++) {
-		if (all[i].leader)
-			err = unmap_restorer(r, &all[i]);
-	}
-	return err ? err : let_go(r, all, nr);
+	int err = bring_to_end(r, all, nr);
+	if (!err)
+		err = for_each(all, nr, keep_alive, NULL);
+	if (!err)
+		err = send_stops(r);
+	if (!err)
+		err = for_each(all, nr, let_go, NULL);
+	if (err)
+		return err;
+	r->released = true;
+	stats->pages_compared = r->control->pages_compared;
+	stats->pages_skipped_cow = r->control->pages_skipped_cow;
+	stats->pages_restored = r->control->pages_restored;
+	return 0;
 }

@@ -53,6 +53,8 @@ pid_t task_fork(struct restore *r, size_t index, const struct mm *inherited)
 	pid_t pid = syscall(SYS_clone3, &ca, sizeof(ca));
 	if (pid == 0)
 		task_main(r, index, inherited);
+	if (pid > 0)
+		__atomic_store_n(&task_slot(r, index)->status, RESTORER_READY, __ATOMIC_RELEASE);
 	if (pid < 0)
 		return fail(-errno, "pid %d: make a process with this number%s", t->pid,
 			    errno == EEXIST ? " (another one has taken it)" : "");
@@ -111,22 +113,34 @@ static int take_foreground(struct restore *r, const struct task *t)
 
 /* --- zombies --- */
 
+static void drain_signals(void)
+{
+	const struct timespec now = { 0 };
+	sigset_t all;
+
+	sigfillset(&all);
+	while (sigtimedwait(&all, NULL, &now) > 0)
+		;
+}
+
 static void end_as_recorded(const struct task *t) __attribute__((noreturn));
 static void end_as_recorded(const struct task *t)
 {
+	uint64_t mask = t->threads.nr ? t->threads.v[0].sigmask : 0;
 	int sig = t->exit_code & 0x7f;
-	struct rlimit no_core = { 0, 0 };
-	sigset_t set;
 
-	if (!sig)
+	/* Whatever came meanwhile was not for it. */
+	drain_signals();
+	if (!sig) {
+		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 		_exit(t->exit_code >> 8 & 0xff);
-	/* By the signal that ended it, without a core file. */
-	setrlimit(RLIMIT_CORE, &no_core);
+	}
+	/* By the signal that ended it, but without a core file. */
+	prctl(PR_SET_DUMPABLE, 0);
 	signal(sig, SIG_DFL);
-	sigemptyset(&set);
-	sigaddset(&set, sig);
+	mask &= ~(1ULL << (sig - 1));
 	kill(getpid(), sig);
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 	_exit(128 + sig);
 }
 
@@ -162,16 +176,6 @@ static int await_zombies(struct restore *r, size_t index)
 		}
 	}
 	return 0;
-}
-
-static void drain_signals(void)
-{
-	const struct timespec now = { 0 };
-	sigset_t all;
-
-	sigfillset(&all);
-	while (sigtimedwait(&all, NULL, &now) > 0)
-		;
 }
 
 /* --- what is set through files of /proc --- */
@@ -279,6 +283,12 @@ void task_main(struct restore *r, size_t index, const struct mm *inherited)
 
 	/* Until the coordinator traces it, a task goes down with its maker. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* Whoever aborts kills those that are noted; one that comes later has to see for itself. */
+	__atomic_store_n(&task_slot(r, index)->status, RESTORER_READY, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&r->control->failed, __ATOMIC_SEQ_CST))
+		_exit(1);
+	/* An ignored SIGCHLD, inherited from bcr's caller, would let zombies vanish. */
+	signal(SIGCHLD, SIG_DFL);
 	log_set_err_fd(r->plan->fd_err);
 	if (t->state == TASK_ZOMBIE)
 		zombie_main(r, t);

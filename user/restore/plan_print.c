@@ -1,0 +1,73 @@
+/* The plan as text, for a person: `bcr show --plan`. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "restore/plan.h"
+
+static const struct {
+	const char *name;
+	uint32_t nr;
+} syscalls[] = {
+#include "syscalls.h"
+};
+
+static const char *syscall_name(uint32_t nr)
+{
+	for (size_t i = 0; i < sizeof(syscalls) / sizeof(syscalls[0]); i++) {
+		if (syscalls[i].nr == nr)
+			return syscalls[i].name;
+	}
+	return "?";
+}
+
+static void print_op(const struct plan_op *op, size_t i, FILE *out)
+{
+	size_t nr = 6;
+
+	if (op->op.code == RESTORER_CLONE) {
+		fprintf(out, "    %4zu  %-32s number %" PRIu64 "\n", i, op->what, (uint64_t)op->op.args[0]);
+		return;
+	}
+	while (nr && !op->op.args[nr - 1])
+		nr--;
+	fprintf(out, "    %4zu  %-32s %s(", i, op->what, syscall_name(op->op.nr));
+	for (size_t k = 0; k < nr; k++) {
+		uint64_t arg = op->op.args[k];
+
+		fprintf(out, arg < 4096 ? "%s%" PRIu64 : "%s%#" PRIx64, k ? ", " : "", arg);
+	}
+	fputs(")\n", out);
+}
+
+static void print_task(const struct restore_plan *p, const struct task_plan *tp, FILE *out)
+{
+	const struct task *t = tp->task;
+	const char *comm = t->threads.nr ? t->threads.v[0].comm : "";
+
+	fprintf(out, "pid %d (%.*s): child of %d, group %d, session %d%s\n", t->pid, MODEL_COMM_LEN, comm, t->ppid, t->pgid,
+		t->sid, tp->early ? ", made before its parent leaves that session" : "");
+	if (!tp->mm) {
+		fprintf(out, "  ends again at once, wait status %#x\n", t->exit_code);
+		return;
+	}
+	VEC_FOREACH(vma, &tp->mm->vmas) {
+		taddr_t at = plan_vma_at(p, vma);
+
+		if (at != vma->start && !(vma->status & (VMA_VDSO | VMA_VVAR)))
+			fprintf(out, "  mapping %" PRIx64 "-%" PRIx64 " is filled at %" PRIx64 " and moved\n", vma->start,
+				vma->end, at);
+	}
+	VEC_FOREACH(th, &tp->threads) {
+		fprintf(out, "  thread %d: %zu operations\n", th->thread->tid, th->ops.nr);
+		for (size_t i = 0; i < th->ops.nr; i++)
+			print_op(&th->ops.v[i], i, out);
+	}
+}
+
+void restore_plan_print(const struct restore_plan *p, FILE *out)
+{
+	fprintf(out, "%zu processes, %u threads; bcr works between %" PRIx64 " and %" PRIx64 "\n", p->tasks.nr, p->nr_slots,
+		p->hole.start, p->hole.end);
+	VEC_FOREACH(tp, &p->tasks)
+		print_task(p, tp, out);
+}
