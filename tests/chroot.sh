@@ -48,6 +48,9 @@ mount -t proc proc "$tree/proc"
 mount --rbind /sys "$tree/sys"
 mount --rbind /dev "$tree/dev"
 status=0
+# The one thing that has to be there before `make demo` can install the rest.
+chroot "$tree" sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends make' \
+	>/dev/null
 chroot "$tree" /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 	TERM="${TERM:-dumb}" /bin/sh -c 'cd /root/bcr && exec "$@"' sh "$@" || status=$?
 umount -R "$tree/dev" "$tree/sys" "$tree/proc" "$tree" 2>/dev/null || umount -R -l "$tree"
