@@ -22,6 +22,8 @@ LLVM_STRIP ?= llvm-strip
 BPFTOOL ?= $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@printf '  %-8s %s\n' $(1) $(2))
+# The flag, where the compiler knows it.
+cc_option = $(shell $(CC) -Werror $(1) -E -x c /dev/null >/dev/null 2>&1 && echo $(1))
 
 PKGS := libbpf libprotobuf-c libnl-3.0 libcap jansson libelf
 LIBS = $(shell pkg-config --libs $(PKGS)) -lz -lpthread
@@ -31,14 +33,15 @@ CFLAGS ?= -O2 -g
 CFLAGS += -std=gnu11 $(WARN) -fno-strict-aliasing
 ifeq ($(SAN),1)
 CFLAGS += -fsanitize=address,undefined -fno-omit-frame-pointer
-LDFLAGS += -fsanitize=address,undefined
+# With gcc's shared libraries only one of the two heeds log_path, and tests would swallow what the other one reports.
+LDFLAGS += -fsanitize=address,undefined $(call cc_option,-static-libasan) $(call cc_option,-static-libubsan)
 endif
 
 BPF_CFLAGS := -target bpf -D__TARGET_ARCH_x86 -O2 -g -Wall -I. -Ivmlinux -I$(O)
 # The blob is run without a libc, a stack protector or a red zone to rely on; -fno-builtin would keep memcpy calls.
 PIE_CFLAGS := -std=gnu11 $(WARN) -O2 -g0 -fpie -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables \
 	-fcf-protection=none -fomit-frame-pointer -mno-red-zone -fvisibility=hidden -fno-jump-tables \
-	-fno-tree-loop-distribute-patterns -mgeneral-regs-only -I.
+	$(call cc_option,-fno-tree-loop-distribute-patterns) -mgeneral-regs-only -I.
 
 PROTOS := $(wildcard images/*.proto)
 PB_C := $(PROTOS:images/%.proto=$(O)/images/%.pb-c.c)

@@ -243,7 +243,7 @@ int observe_files(struct bpf_iter__task_file *ctx)
 	fill_file(r, file);
 	r->fd = fd;
 	r->tgid = task->tgid;
-	r->files = (__u64)task->files;
+	r->files = (__u64)BPF_CORE_READ(task, files);
 	unsigned long *cloexec = BPF_CORE_READ(task, files, fdt, close_on_exec);
 	bpf_probe_read_kernel(&word, sizeof(word), cloexec + fd / 64);
 	r->cloexec = (word >> (fd % 64)) & 1;

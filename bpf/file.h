@@ -34,7 +34,7 @@ struct file_record {
 	__u32 sb_magic;
 	__s32 mnt_id; /* as in /proc/PID/fdinfo */
 	__u32 fown_pid, fown_type, fown_uid, fown_euid, fown_signum; /* all 0: no owner */
-	__u32 pad;
+	__u32 has_locks; /* somebody holds a lock or lease on the inode; 1 from /proc: not known */
 	char name[32]; /* of the dentry, cut: "[eventfd]", "[eventpoll]", "[timerfd]" for anonymous inodes */
 	union {
 		struct {

@@ -48,6 +48,18 @@ static __always_inline __u32 pid_seen(struct pid *pid)
 	return ns == self_ns ? nr : 0;
 }
 
+/* Locks stand in lists that begin and end in the context, which an inode keeps once it has had any. */
+static __always_inline bool inode_has_locks(struct inode *inode)
+{
+	struct file_lock_context *ctx = BPF_CORE_READ(inode, i_flctx);
+
+	if (!ctx)
+		return false;
+	return BPF_CORE_READ(ctx, flc_flock.next) != &ctx->flc_flock ||
+	       BPF_CORE_READ(ctx, flc_posix.next) != &ctx->flc_posix ||
+	       BPF_CORE_READ(ctx, flc_lease.next) != &ctx->flc_lease;
+}
+
 static __always_inline void fill_inode(struct file_record *r, struct inode *inode)
 {
 	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
@@ -57,6 +69,7 @@ static __always_inline void fill_inode(struct file_record *r, struct inode *inod
 	r->rdev = BPF_CORE_READ(inode, i_rdev);
 	r->mode = BPF_CORE_READ(inode, i_mode);
 	r->nlink = BPF_CORE_READ(inode, i_nlink);
+	r->has_locks = inode_has_locks(inode);
 	r->dev = BPF_CORE_READ(sb, s_dev);
 	r->sb_magic = BPF_CORE_READ(sb, s_magic);
 }

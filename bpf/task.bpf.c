@@ -35,6 +35,11 @@ extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task,
 extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym __weak;
 extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
 
+/*
+ * Pointers in a task are read by BPF_CORE_READ(), never by a plain load: for each of those the verifier searches the
+ * kernel's whole BTF, by name and several times, for a type that would make the result a trusted pointer.
+ */
+
 /* Largest xsave area of this machine, as the kernel holds it. */
 const volatile __u32 fpu_area_bytes = 4096;
 
@@ -98,9 +103,9 @@ static __always_inline void add_proc(struct task_struct *t)
 	if (!r)
 		return;
 	r->global_tgid = t->tgid;
-	r->global_ppid = t->real_parent->tgid;
-	r->pid = pid_seen(t->thread_pid);
-	r->nr_threads = t->signal->nr_threads;
+	r->global_ppid = BPF_CORE_READ(t, real_parent, tgid);
+	r->pid = pid_seen(BPF_CORE_READ(t, thread_pid));
+	r->nr_threads = BPF_CORE_READ(t, signal, nr_threads);
 }
 
 struct queue_walk {
@@ -221,8 +226,8 @@ static __always_inline void fill_dir(struct file_record *r, struct vfsmount *mnt
 
 static __always_inline void fill_namespaces(struct task_record *r, struct task_struct *t)
 {
-	struct nsproxy *ns = t->nsproxy;
-	struct pid *pid = t->thread_pid;
+	struct nsproxy *ns = BPF_CORE_READ(t, nsproxy);
+	struct pid *pid = BPF_CORE_READ(t, thread_pid);
 	__u32 nr;
 	__u64 pid_ns = 0;
 
@@ -273,7 +278,7 @@ static __always_inline void fill_mm(struct task_record *r, struct mm_struct *mm)
 
 static __always_inline void fill_signal(struct task_record *r, struct task_struct *t)
 {
-	struct signal_struct *signal = t->signal;
+	struct signal_struct *signal = BPF_CORE_READ(t, signal);
 
 	r->nr_threads = BPF_CORE_READ(signal, nr_threads);
 	r->signal_flags = BPF_CORE_READ(signal, flags);
@@ -320,12 +325,12 @@ static __always_inline struct task_record *add_task(struct task_struct *t)
 	zero(r, sizeof(*r));
 	r->task = (__u64)t;
 	r->now_ns = bpf_ktime_get_ns();
-	r->files = (__u64)t->files;
-	r->fs = (__u64)t->fs;
-	r->sighand = (__u64)t->sighand;
+	r->files = (__u64)BPF_CORE_READ(t, files);
+	r->fs = (__u64)BPF_CORE_READ(t, fs);
+	r->sighand = (__u64)BPF_CORE_READ(t, sighand);
 	r->global_tgid = t->tgid;
-	r->global_ppid = t->real_parent->tgid;
-	r->pid = pid_seen(t->thread_pid);
+	r->global_ppid = BPF_CORE_READ(t, real_parent, tgid);
+	r->pid = pid_seen(BPF_CORE_READ(t, thread_pid));
 	r->ppid = pid_seen(BPF_CORE_READ(t, real_parent, group_leader, thread_pid));
 	r->exit_state = t->exit_state;
 	r->exit_code = t->exit_code;
@@ -336,7 +341,7 @@ static __always_inline struct task_record *add_task(struct task_struct *t)
 	r->loginuid = -1;
 	if (bpf_core_field_exists(t->loginuid))
 		r->loginuid = t->loginuid.val;
-	r->vfork_done = t->vfork_done != NULL;
+	r->vfork_done = BPF_CORE_READ(t, vfork_done) != NULL;
 	r->cgroup_id = BPF_CORE_READ(t, cgroups, dfl_cgrp, kn, id);
 	fill_namespaces(r, t);
 	fill_signal(r, t);
@@ -350,7 +355,7 @@ static __always_inline struct task_record *add_task(struct task_struct *t)
 		fill_dir(&r->cwd, BPF_CORE_READ(fs, pwd.mnt), BPF_CORE_READ(fs, pwd.dentry));
 		fill_dir(&r->root, BPF_CORE_READ(fs, root.mnt), BPF_CORE_READ(fs, root.dentry));
 	}
-	struct mm_struct *mm = t->mm;
+	struct mm_struct *mm = BPF_CORE_READ(t, mm);
 	if (mm)
 		fill_mm(r, mm);
 	return r;
@@ -371,7 +376,7 @@ static __always_inline void fill_caps(struct thread_record *r, struct cred *cred
 
 static __always_inline void fill_creds(struct thread_record *r, struct task_struct *t)
 {
-	struct cred *cred = t->cred;
+	struct cred *cred = (void *)BPF_CORE_READ(t, cred);
 	struct group_info *groups = BPF_CORE_READ(cred, group_info);
 
 	r->uid = BPF_CORE_READ(cred, uid.val);
@@ -391,7 +396,7 @@ static __always_inline void fill_creds(struct thread_record *r, struct task_stru
 
 static __always_inline void fill_restart(struct thread_record *r, struct task_struct *t)
 {
-	r->restart_fn = (__u64)t->restart_block.fn;
+	r->restart_fn = (__u64)BPF_CORE_READ(t, restart_block.fn);
 	r->restart_clockid = BPF_CORE_READ(t, restart_block.nanosleep.clockid);
 	r->restart_rmtp = (__u64)BPF_CORE_READ(t, restart_block.nanosleep.rmtp);
 	r->restart_expires_ns = BPF_CORE_READ(t, restart_block.nanosleep.expires);
@@ -432,13 +437,13 @@ static __always_inline void add_thread(struct task_struct *t)
 	zero(r, sizeof(*r));
 	r->global_tgid = t->tgid;
 	r->global_tid = t->pid;
-	r->tid = pid_seen(t->thread_pid);
+	r->tid = pid_seen(BPF_CORE_READ(t, thread_pid));
 	r->exit_state = t->exit_state;
 	r->task_flags = t->flags;
 	bpf_probe_read_kernel(r->comm, sizeof(r->comm), &t->comm);
-	r->files = (__u64)t->files;
-	r->fs = (__u64)t->fs;
-	r->nsproxy = (__u64)t->nsproxy;
+	r->files = (__u64)BPF_CORE_READ(t, files);
+	r->fs = (__u64)BPF_CORE_READ(t, fs);
+	r->nsproxy = (__u64)BPF_CORE_READ(t, nsproxy);
 	r->blocked = t->blocked.sig[0];
 	r->saved_sigmask = t->saved_sigmask.sig[0];
 	r->restore_sigmask = BPF_CORE_READ_BITFIELD_PROBED(t, restore_sigmask);
@@ -446,17 +451,20 @@ static __always_inline void add_thread(struct task_struct *t)
 	r->altstack_sp = t->sas_ss_sp;
 	r->altstack_size = t->sas_ss_size;
 	r->altstack_flags = t->sas_ss_flags;
-	r->clear_tid = (__u64)t->clear_child_tid;
-	r->robust_list = (__u64)t->robust_list;
+	r->clear_tid = (__u64)BPF_CORE_READ(t, clear_child_tid);
+	r->robust_list = (__u64)BPF_CORE_READ(t, robust_list);
 	task_rseq(t, &r->rseq, &r->rseq_len, &r->rseq_sig);
 	r->timer_slack_ns = t->timer_slack_ns;
 	r->utime_ns = t->utime;
 	r->stime_ns = t->stime;
 	r->sum_exec_ns = t->se.sum_exec_runtime;
 	r->now_ns = bpf_ktime_get_ns();
-	if (t->ptrace && t->parent->tgid != (__s32)(bpf_get_current_pid_tgid() >> 32))
-		r->tracer = t->parent->tgid;
-	r->vfork_done = t->vfork_done != NULL;
+	if (t->ptrace) {
+		__s32 tracer = BPF_CORE_READ(t, parent, tgid);
+
+		r->tracer = tracer == (__s32)(bpf_get_current_pid_tgid() >> 32) ? 0 : tracer;
+	}
+	r->vfork_done = BPF_CORE_READ(t, vfork_done) != NULL;
 	r->static_prio = t->static_prio;
 	r->policy = t->policy;
 	r->rt_priority = t->rt_priority;
@@ -489,7 +497,7 @@ static __always_inline void add_thread(struct task_struct *t)
 /* After the threads: what belongs to the process as a whole. */
 static __always_inline void finish_task(struct task_record *r, struct task_struct *t)
 {
-	struct signal_struct *signal = t->signal;
+	struct signal_struct *signal = BPF_CORE_READ(t, signal);
 	__u32 nr_pending = add_siginfos(t->tgid, &signal->shared_pending);
 	__u32 nr_timers = add_timers(t->tgid, signal);
 

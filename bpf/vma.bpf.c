@@ -51,8 +51,8 @@ int observe_vmas(struct bpf_iter__task_vma *ctx)
 	r->pgoff_pages = vma->vm_pgoff;
 	r->flags = vma->vm_flags;
 	r->file = (__u64)file;
-	r->ops = (__u64)vma->vm_ops;
-	r->has_anon = vma->anon_vma != NULL;
+	r->ops = (__u64)BPF_CORE_READ(vma, vm_ops);
+	r->has_anon = BPF_CORE_READ(vma, anon_vma) != NULL;
 	r->tgid = task->tgid;
 	if (bpf_core_field_exists(vma->vm_userfaultfd_ctx.ctx))
 		r->has_uffd = BPF_CORE_READ(vma, vm_userfaultfd_ctx.ctx) != NULL;

@@ -54,6 +54,7 @@ struct restorer_slot {
 	__u32 status; /* enum restorer_status */
 	__s32 error;  /* negative errno */
 	__u64 op;     /* index of the op that failed */
+	__u64 rseq_cs; /* what the thread's rseq area held; the kernel clears it while the restorer runs */
 };
 
 struct restorer_control {

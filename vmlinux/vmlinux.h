@@ -171,7 +171,14 @@ struct super_block {
 	unsigned long s_flags;
 };
 
+struct file_lock_context {
+	struct list_head flc_flock;
+	struct list_head flc_posix;
+	struct list_head flc_lease;
+};
+
 struct inode {
+	struct file_lock_context *i_flctx;
 	unsigned short i_mode;
 	struct super_block *i_sb;
 	unsigned long i_ino;

@@ -35,8 +35,11 @@ fails() {
 }
 
 "$BCR" dump --fail-at list >dump-stages
+"$BCR" dump --fail-at list --leave-running >dump-stages--leave-running
 "$BCR" restore --fail-at list >restore-stages
-[ "$(wc -l <dump-stages)" -ge 5 ] || fail "there are hardly any stages of a dump"
+for list in dump-stages dump-stages--leave-running; do
+	[ "$(wc -l <$list)" -ge 8 ] || fail "there are hardly any stages of a dump"
+done
 [ "$(wc -l <restore-stages)" -ge 5 ] || fail "there are hardly any stages of a restore"
 
 target "$dir" "$lib/crowd"
@@ -46,8 +49,8 @@ mkdir new
 dump "$PWD/old" "$pid" -R
 (cd old && sha256sum -- *.img) >old.sums
 
-while read -r stage; do
-	for options in "" --leave-running; do
+for options in "" --leave-running; do
+	while read -r stage; do
 		say "dump $options, failing at $stage"
 		# shellcheck disable=SC2086 # none or one
 		fails dump "$stage" -t "$pid" -D new $options
@@ -58,8 +61,8 @@ while read -r stage; do
 		(cd old && sha256sum --quiet -c ../old.sums && find . -name '*.img' | wc -l) >sums ||
 			{ cat sums; fail "stage $stage: the older set was touched"; }
 		[ "$(tail -n 1 sums)" = "$(wc -l <old.sums)" ] || fail "stage $stage: the older set has other files"
-	done
-done <dump-stages
+	done <"dump-stages$options"
+done
 
 say "and a good dump"
 dump "$PWD/new" "$pid"

@@ -41,7 +41,7 @@
 #include "freeze/freeze.h"
 #include "observe/observe.h"
 
-enum { WANTED_TASKS = 50, SLACK_MS = 500, PAGE = 4096 };
+enum { WANTED_TASKS = 50, SLACK_MS = 50, PAGE = 4096 };
 
 /* --- what is not compared, and why --- */
 
@@ -839,11 +839,20 @@ static int observe(const char *backend, pid_t root, struct model **ret)
 	return err;
 }
 
-static int compare(const struct model *bpf, const struct model *proc)
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+/* Timers run on between the two observations, which took `took_ns` together. */
+static int compare(const struct model *bpf, const struct model *proc, uint64_t took_ns)
 {
 	struct comparison c = { .m = proc };
 
-	model_compare(bpf, proc, SLACK_MS * 1000000ULL, differ, &c);
+	model_compare(bpf, proc, took_ns + SLACK_MS * 1000000ull, differ, &c);
 	printf("%zu processes, %zu threads, %zu files: %zu differences; not compared: %zu fields, %zu of dead processes\n",
 	       proc->tasks.nr, model_nr_threads(proc), proc->files.nr, c.failures, c.excluded, c.zombie);
 	if (proc->tasks.nr < WANTED_TASKS) {
@@ -908,17 +917,19 @@ static int run(pid_t root)
 
 	if (!err)
 		err = freeze_stop(f);
+	uint64_t begin_ns = now_ns();
 	if (!err)
 		err = observe("bpf", root, &bpf);
 	if (!err)
 		err = observe("proc", root, &proc);
+	uint64_t took_ns = now_ns() - begin_ns;
 	if (!err)
 		err = freeze_read_cpu(f, proc);
 	if (!err)
 		err = capture_thread_state(f, proc);
 	if (!err) {
 		note_stopped(f, proc);
-		err = compare(bpf, proc);
+		err = compare(bpf, proc, took_ns);
 		VEC_FOREACH(mm, &bpf->mms)
 			err |= check_anon(*mm);
 	}

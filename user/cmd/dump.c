@@ -50,6 +50,7 @@ static int dump(const struct options *o)
 		.track_mem = o->track_mem,
 		.observe = o->observe,
 		.freezer = o->freezer,
+		.track = o->track,
 		.timeout_s = o->timeout_s,
 		.ghost_limit_bytes = o->ghost_limit_bytes,
 		.status_fd = o->status_fd,
@@ -75,7 +76,7 @@ int cmd_dump(int argc, char **argv)
 	if (!cmd_parse(VERB_DUMP, argc, argv, false, &o, &code))
 		return code;
 	if (wants_stages())
-		flow_list_stages("dump");
+		flow_list_stages("dump", o.leave_running);
 	else
 		code = cmd_exit_code(dump(&o));
 	options_deinit(&o);

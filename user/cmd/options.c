@@ -86,6 +86,8 @@ static const struct option_desc table[] = {
 	       "how state is gathered (default: bpf where the kernel can, else proc)"),
 	CHOICE(D, "freezer", "ptrace|cgroup", freezer,
 	       "how the target is stopped (default: cgroup if it has a v2 cgroup of its own)"),
+	CHOICE(D, "track", "wp-cow|wp-async|soft-dirty|none", track,
+	       "how memory is copied from a target that goes on running (default: the best the kernel has)"),
 	FLAG(D, 0, "track-mem", track_mem,
 	     "accepted without effect: dumps are complete, so no later dump depends on tracking"),
 	VALUE(D, 0, "ghost-limit", OPTION_SIZE, "SIZE", ghost_limit_bytes,

@@ -34,7 +34,7 @@ struct options {
 	uint64_t ghost_limit_bytes;
 	int64_t status_fd; /* -1: none */
 	const char *pidfile;
-	const char *observe, *freezer;
+	const char *observe, *freezer, *track;
 
 	bool detached, sibling;
 	bool exec_cmd; /* the command is in `rest` */

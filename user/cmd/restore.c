@@ -60,7 +60,7 @@ int cmd_restore(int argc, char **argv)
 
 	const char *stage = getenv("BCR_FAIL_AT");
 	if (stage && !strcmp(stage, "list"))
-		flow_list_stages("restore");
+		flow_list_stages("restore", false);
 	else
 		code = restore(&o);
 	options_deinit(&o);

@@ -2,9 +2,12 @@
  * Dump: running process tree → image set.
  *
  * Theory of operation. Up to `freeze` the target runs and is only looked at; everything bcr cannot do is refused there. From `freeze` on it is
- * stopped, and what was seen is read once more, for good. A target that goes on running is let go as soon as its memory has been
- * copied; one that does not stays stopped until its images are complete, so that a full disk never costs a process. `commit` makes the set
- * valid and only then ends the target: the one stage that cannot be undone.
+ * stopped, and what was seen is read once more, for good. There are two orders of events from there on:
+ *
+ * - A target that is ended, or left stopped, stays stopped until its images are complete, so that a full disk never costs a process.
+ *   `commit` makes the set valid and only then ends the target: the one stage that cannot be undone.
+ * - A target that goes on running is stopped for the cut only (docs/freeze.md): its memory is tracked, and copied after the
+ *   thaw as it was at the cut. A cut that cannot be completed is made again, and the last try copies inside the stop.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,12 +16,14 @@
 
 #include "base/log.h"
 #include "capture/capture.h"
+#include "capture/userfaultfd.h"
 #include "flow/flow.h"
 #include "flow/stages.h"
 #include "flow/worker.h"
 #include "freeze/freeze.h"
 #include "image/image.h"
 #include "observe/observe.h"
+#include "track/track.h"
 
 struct flow {
 	const struct dump_request *req;
@@ -26,7 +31,15 @@ struct flow {
 	struct observer *observer;
 	struct freeze *freeze;
 	struct model *model;
+	struct tracker *tracker;     /* of a target that goes on running */
+	struct model *running;       /* as observed before the stop, for the tracker */
+	unsigned retakes;
 	struct dump_stats stats;
+};
+
+enum {
+	CUT_TRIES = 6,
+	MAX_STOP_BYTES = 8 << 20, /* more is not copied inside a stop while another try may do better */
 };
 
 static int create_images(struct flow *f)
@@ -80,9 +93,16 @@ static int observe_running(struct flow *f)
 {
 	int err = look(f, false);
 
-	model_destroy(f->model);
+	model_destroy(f->running);
+	f->running = f->model;
 	f->model = NULL;
 	return err;
+}
+
+static void undo_observe(struct flow *f)
+{
+	model_destroy(f->running);
+	f->running = NULL;
 }
 
 static int freeze_target(struct flow *f)
@@ -163,6 +183,67 @@ static int let_go(struct flow *f)
 	return freeze_thaw(f->freeze, req->leave_stopped ? THAW_STOP : THAW_RUN, f->model);
 }
 
+/* --- a target that goes on running --- */
+
+static int give_userfaultfd(void *arg, pid_t pid, int *ret_fd)
+{
+	(void)arg;
+	return capture_userfaultfd(pid, ret_fd);
+}
+
+/* Holds the tree while the copier catches up, or lets it go on. */
+static int pause_target(void *arg, bool stop)
+{
+	struct flow *f = arg;
+
+	return stop ? freeze_stop(f->freeze) : freeze_thaw(f->freeze, THAW_RUN, NULL);
+}
+
+static int open_tracker(struct flow *f)
+{
+	struct track_env env = {
+		.arg = f,
+		.userfaultfd = give_userfaultfd,
+		.pause = pause_target,
+		.max_stop_bytes = MAX_STOP_BYTES,
+	};
+
+	int err = tracker_open(f->req->track, f->running, &env, &f->tracker);
+
+	/* A userfaultfd of the program's own has been refused by now: what is seen from here on is ours. */
+	observer_set_tracked(f->observer, !err);
+	return err;
+}
+
+static void undo_tracker(struct flow *f)
+{
+	tracker_close(f->tracker);
+	f->tracker = NULL;
+	observer_set_tracked(f->observer, false);
+}
+
+static int precut(struct flow *f)
+{
+	return tracker_precut(f->tracker, f->running);
+}
+
+static int cut(struct flow *f)
+{
+	return tracker_cut(f->tracker, f->model);
+}
+
+static int copy_after_cut(struct flow *f)
+{
+	uint64_t start = clock_us();
+
+	if (f->req->progress)
+		progress_begin("Copying memory");
+	int err = tracker_copy(f->tracker, f->model, f->set, &f->stats, memory_progress);
+	progress_end();
+	f->stats.memdump_us = clock_us() - start;
+	return err;
+}
+
 static int save_images(struct flow *f)
 {
 	uint64_t start = clock_us();
@@ -219,7 +300,7 @@ static int commit(struct flow *f)
 static const struct stage dump_stages[] = {
 	{ "images", create_images, undo_images },
 	{ "open-observer", open_observer, undo_observer },
-	{ "observe", observe_running, NULL },
+	{ "observe", observe_running, undo_observe },
 	{ "freeze", freeze_target, undo_freeze },
 	{ "capture-state", observe_stopped, undo_model },
 	{ "capture-files", copy_files, NULL },
@@ -230,17 +311,87 @@ static const struct stage dump_stages[] = {
 };
 enum { NR_DUMP_STAGES = sizeof(dump_stages) / sizeof(dump_stages[0]) };
 
+/* One cut, from the arming to the images; made again as a whole when it says -EAGAIN. */
+static const struct stage cut_stages[] = {
+	{ "images", create_images, undo_images },
+	{ "precut", precut, NULL },
+	{ "freeze", freeze_target, undo_freeze },
+	{ "capture-state", observe_stopped, undo_model },
+	{ "capture-files", copy_files, NULL },
+	{ "cut", cut, NULL },
+	{ "thaw", let_go, NULL },
+	{ "copy", copy_after_cut, NULL },
+	{ "save", save_images, NULL },
+};
+enum { NR_CUT_STAGES = sizeof(cut_stages) / sizeof(cut_stages[0]) };
+
+static int take_cut(struct flow *f)
+{
+	int err = -EAGAIN;
+
+	for (unsigned try = 0; try < CUT_TRIES && err == -EAGAIN; try++) {
+		/* What is new since the last look is tracked as well; the last try copies whatever there is to copy. */
+		if (try) {
+			f->retakes++;
+			log_info("the cut could not be completed (%llu pages torn so far): once more",
+				 (unsigned long long)tracker_stats(f->tracker)->pages_torn);
+			err = observe_running(f);
+			if (err)
+				return err;
+		}
+		if (try == CUT_TRIES - 1)
+			tracker_limit(f->tracker, 0);
+		err = stages_run(cut_stages, NR_CUT_STAGES, f, worker_should_stop);
+	}
+	if (err == -EAGAIN)
+		return fail(0, "pid %d: its memory changed in ways that could not be followed in %d tries; use --track=none",
+			    f->req->root, CUT_TRIES);
+	return err;
+}
+
+static void undo_cut(struct flow *f)
+{
+	/* In the order of the stages it is made of, backwards; all of these do nothing when there is nothing. */
+	undo_freeze(f);
+	model_destroy(f->model);
+	f->model = NULL;
+	undo_images(f);
+}
+
+static const struct stage live_stages[] = {
+	{ "open-observer", open_observer, undo_observer },
+	{ "observe", observe_running, undo_observe },
+	{ "track", open_tracker, undo_tracker },
+	{ "snapshot", take_cut, undo_cut },
+	{ "commit", commit, NULL },
+};
+enum { NR_LIVE_STAGES = sizeof(live_stages) / sizeof(live_stages[0]) };
+
 static int dump_in_worker(void *arg)
 {
 	struct flow f = { .req = arg };
-	int err = stages_run(dump_stages, NR_DUMP_STAGES, &f, worker_should_stop);
+	int err;
 
+	if (f.req->leave_running)
+		err = stages_run(live_stages, NR_LIVE_STAGES, &f, worker_should_stop);
+	else
+		err = stages_run(dump_stages, NR_DUMP_STAGES, &f, worker_should_stop);
 	if (err)
 		return err;
 	freeze_destroy(f.freeze);
+	tracker_close(f.tracker);
 	observer_close(f.observer);
+	model_destroy(f.running);
 	model_destroy(f.model);
 	return 0;
+}
+
+/* In their order: those of the cut stand for "snapshot". */
+static void list_live_stages(void)
+{
+	stages_list(live_stages, NR_LIVE_STAGES - 1);
+	stages_list(cut_stages, NR_CUT_STAGES);
+	stages_list(&live_stages[NR_LIVE_STAGES - 1], 1);
 }
 
 int flow_dump(const struct dump_request *req)
@@ -252,10 +403,12 @@ int flow_dump(const struct dump_request *req)
 	return err;
 }
 
-void flow_list_stages(const char *verb)
+void flow_list_stages(const char *verb, bool leave_running)
 {
 	if (!strcmp(verb, "restore"))
 		restore_list_stages();
+	else if (leave_running)
+		list_live_stages();
 	else
 		stages_list(dump_stages, NR_DUMP_STAGES);
 }

@@ -21,6 +21,7 @@ struct dump_request {
 	const char *prev_images_dir;
 	const char *observe;  /* "bpf", "proc" or NULL */
 	const char *freezer;  /* "ptrace", "cgroup" or NULL */
+	const char *track;    /* for leave_running: a name of track_ops_at(), or NULL: the best */
 	unsigned timeout_s;
 	uint64_t ghost_limit_bytes;
 	int status_fd;        /* -1: none */
@@ -45,8 +46,8 @@ int flow_dump(const struct dump_request *req);
 /* Returns the exit code of bcr: 0, or the root's status when attached. */
 int flow_restore(const struct restore_request *req);
 
-/* Names of the stages, one a line, as --fail-at takes them. */
-void flow_list_stages(const char *verb);
+/* Names of the stages, one a line, as --fail-at takes them: of "dump" (two orders of events) or "restore". */
+void flow_list_stages(const char *verb, bool leave_running);
 void restore_list_stages(void);
 
 #endif

@@ -75,7 +75,12 @@ static int open_files(struct flow *f)
 static int make_tree(struct flow *f)
 {
 	uint64_t start = clock_us();
+
+	/* Each task fills its memory before it forks its children. */
+	if (f->req->progress)
+		progress_begin("Filling memory");
 	int err = restore_fork(f->restore);
+	progress_end();
 
 	f->stats.forking_us = clock_us() - start;
 	return err;
@@ -88,11 +93,7 @@ static void undo_fork(struct flow *f)
 
 static int fill_tasks(struct flow *f)
 {
-	if (f->req->progress)
-		progress_begin("Filling memory");
-	int err = restore_tasks(f->restore);
-	progress_end();
-	return err;
+	return restore_tasks(f->restore);
 }
 
 /* Written beside and renamed: a reader sees the whole pid or nothing. Relative to the work directory. */

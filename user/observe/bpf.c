@@ -13,7 +13,6 @@
 #include "observe/bpf.h"
 
 #include <bpf/bpf.h>
-#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +31,9 @@
 #include "bpf/vma.skel.h"
 
 static const char btf_path[] = "/sys/kernel/btf/vmlinux";
+
+/* The object for mappings that probing has loaded, until an observer takes it. */
+static struct vma_bpf *probed_vma;
 
 /* libbpf talks in lines and pieces of lines; all of it is for whoever looks for the cause. */
 __attribute__((format(printf, 2, 0))) static int print_debug(enum libbpf_print_level level, const char *fmt,
@@ -222,49 +224,48 @@ static int read_online(uint8_t *mask, size_t bytes)
 	return 0;
 }
 
-/* The kernel's functions that continue interrupted calls. Where it hides addresses, all stay 0. */
-static int read_restart_fns(struct bpf_state *s)
+/*
+ * The kernel's functions that continue interrupted calls: where it hides addresses, all stay 0. And whether it has what
+ * the open-coded variants call, all of which came by Linux 6.7; names are never hidden, and the kernel's BTF would have to be
+ * read and searched once more to tell.
+ */
+static int read_symbols(struct bpf_state *s)
 {
+	enum { OPEN_CODED = RESTART_POLL + 1, NR_OPEN_CODED = 3 };
 	static const char *const names[] = {
 		[RESTART_NANOSLEEP] = " hrtimer_nanosleep_restart\n",
 		[RESTART_FUTEX] = " futex_wait_restart\n",
 		[RESTART_POLL] = " do_restart_poll\n",
+		[OPEN_CODED] = " bpf_iter_task_new\n",
+		" bpf_task_from_pid\n",
+		" bpf_rcu_read_lock\n",
 	};
+	enum { NR_NAMES = sizeof(names) / sizeof(names[0]) };
+	size_t lens[NR_NAMES] = {}, nr_open_coded = 0;
+	bool found[NR_NAMES] = {};
 	_cleanup_fclose_ FILE *f = fopen("/proc/kallsyms", "re");
 	_cleanup_free_ char *line = NULL;
-	size_t cap = 0, left = 3;
+	size_t cap = 0, left = NR_NAMES - RESTART_NANOSLEEP;
 	ssize_t len;
 
 	if (!f)
 		return fail(-errno, "/proc/kallsyms: open");
+	for (int i = RESTART_NANOSLEEP; i < NR_NAMES; i++)
+		lens[i] = strlen(names[i]);
 	while (left && (len = getline(&line, &cap, f)) > 0) {
-		for (int kind = RESTART_NANOSLEEP; kind <= RESTART_POLL; kind++) {
-			size_t n = strlen(names[kind]);
-
-			if ((size_t)len < n || memcmp(line + len - n, names[kind], n))
+		for (int i = RESTART_NANOSLEEP; i < NR_NAMES; i++) {
+			if (found[i] || (size_t)len < lens[i] || memcmp(line + len - lens[i], names[i], lens[i]))
 				continue;
-			s->restart_fn[kind] = strtoull(line, NULL, 16);
+			found[i] = true;
 			left--;
+			if (i >= OPEN_CODED)
+				nr_open_coded++;
+			else
+				s->restart_fn[i] = strtoull(line, NULL, 16);
 		}
 	}
+	s->open_coded = nr_open_coded == NR_OPEN_CODED;
 	return 0;
-}
-
-/* Does the kernel's BTF know this function? */
-static bool btf_has_func(const struct btf *btf, const char *name)
-{
-	return btf__find_by_name_kind(btf, name, BTF_KIND_FUNC) > 0;
-}
-
-/* All of these came by Linux 6.7. */
-static bool has_open_coded(void)
-{
-	struct btf *btf = btf__load_vmlinux_btf();
-	bool has = btf && btf_has_func(btf, "bpf_iter_task_new") && btf_has_func(btf, "bpf_task_from_pid") &&
-		   btf_has_func(btf, "bpf_rcu_read_lock");
-
-	btf__free(btf);
-	return has;
 }
 
 /*
@@ -300,11 +301,11 @@ static int open_objects(struct bpf_state *s)
 	err = xstate_layout_read(&s->xstate);
 	if (err)
 		return fail(err, "this processor has no xsave: its registers cannot be read, use --observe=proc");
-	s->open_coded = has_open_coded();
-	err = read_restart_fns(s);
+	err = read_symbols(s);
 	if (!err)
 		err = bpf_tasks_load(s);
-	if (!err)
+	s->vma = take_ptr(probed_vma);
+	if (!err && !s->vma)
 		err = bpf_vmas_load(s);
 	if (!err)
 		err = bpf_files_load(s, 0);
@@ -374,14 +375,14 @@ static int bpf_probe(const char **why)
 		return -ENODEV;
 	}
 
-	/* A small object says whether programs of this kind are let in at all. */
+	/* A small object says whether programs of this kind are let in at all. Who opens next finds it loaded. */
 	libbpf_set_print(print_debug);
-	struct vma_bpf *vma = vma_bpf__open_and_load();
-	if (!vma) {
+	if (!probed_vma)
+		probed_vma = vma_bpf__open_and_load();
+	if (!probed_vma) {
 		*why = "the kernel refuses to load BPF iterators";
 		return -EPERM;
 	}
-	vma_bpf__destroy(vma);
 	return 0;
 }
 

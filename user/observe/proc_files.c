@@ -172,6 +172,7 @@ static int fill_fdinfo(int dir, struct observed_file *of)
 	of->rec.flags = proc_field_u64(text, "flags", 8, 0);
 	of->rec.mnt_id = proc_field_u64(text, "mnt_id", 10, 0);
 	of->rec.cloexec = !!(of->rec.flags & O_CLOEXEC);
+	of->rec.has_locks = 1;
 	of->rec.flags &= ~O_CLOEXEC;
 	const struct kind *kind = kind_match(&of->rec);
 	return kind && kind->fdinfo ? kind->fdinfo(text, of) : 0;

@@ -222,14 +222,26 @@ static bool descriptor_holds_lock(const struct observed_file *of)
 	return false;
 }
 
+/* Reading /proc/locks may take milliseconds, of a stop: only when a file of the tree may be locked. */
+static bool may_hold_locks(const struct observation *obs)
+{
+	VEC_FOREACH(of, &obs->fds)
+		if (of->rec.has_locks)
+			return true;
+	return false;
+}
+
 int refuse_locks(const struct observation *obs, bool file_locks)
 {
-	_cleanup_fclose_ FILE *f = fopen("/proc/locks", "re");
+	_cleanup_fclose_ FILE *f = NULL;
 	char line[256], type[16];
 	uint32_t dev;
 	uint64_t ino;
 	int err = 0;
 
+	if (!may_hold_locks(obs))
+		return 0;
+	f = fopen("/proc/locks", "re");
 	if (!f) /* a kernel without file locking has none to lose */
 		return errno == ENOENT ? 0 : fail(-errno, "/proc/locks: open");
 	while (fgets(line, sizeof(line), f)) {

@@ -2,14 +2,16 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "restore/plan.h"
 
-/* How long the coordinator sleeps at most before it looks whether a task has died without a word. */
+/* How long either side sleeps at most before it looks whether the other one has died without a word. */
 enum { LOOK_NS = 50 * 1000 * 1000 };
 
 static void futex_wake(uint32_t *word)
@@ -29,8 +31,20 @@ void control_set_phase(struct restorer_control *c, uint32_t phase)
 	futex_wake(&c->phase);
 }
 
-void control_wait_phase(struct restorer_control *c, uint32_t phase)
+/* Has the coordinator ended? With --restore-sibling no death of a parent tells. */
+static bool coordinator_ended(const struct restore *r)
 {
+	_cleanup_close_ int fd = syscall(SYS_pidfd_open, r->coordinator, 0);
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+	return fd < 0 ? errno == ESRCH : poll(&pfd, 1, 0) > 0;
+}
+
+void control_wait_phase(struct restore *r, uint32_t phase)
+{
+	struct restorer_control *c = r->control;
+	const struct timespec look = { .tv_nsec = LOOK_NS };
+
 	for (;;) {
 		uint32_t now = __atomic_load_n(&c->phase, __ATOMIC_ACQUIRE);
 
@@ -38,7 +52,9 @@ void control_wait_phase(struct restorer_control *c, uint32_t phase)
 			return;
 		if (__atomic_load_n(&c->failed, __ATOMIC_ACQUIRE))
 			_exit(1);
-		syscall(SYS_futex, &c->phase, FUTEX_WAIT, now, NULL, NULL, 0);
+		if (syscall(SYS_futex, &c->phase, FUTEX_WAIT, now, &look, NULL, 0) && errno == ETIMEDOUT &&
+		    coordinator_ended(r))
+			_exit(1);
 	}
 }
 

@@ -19,7 +19,8 @@
 #include "restore/plan.h"
 #include "sys/uapi.h"
 
-enum { CHUNK_BYTES = 1 << 20 };
+/* Small enough to stay in the processor's cache between being made and being filled. */
+enum { CHUNK_BYTES = 128 << 10, ADVICE_POPULATE_WRITE = 23 /* Linux 5.14 */ };
 
 /* One mapping being filled. */
 struct filling {
@@ -130,6 +131,8 @@ static int fill_range(struct filling *fl, taddr_t start, taddr_t end, uint64_t o
 		if (fl->inherited) {
 			err = compare_pages(fl, at, len, offset);
 		} else {
+			/* Pages made in one go cost a third less than by faults; a failure shows in the read. */
+			madvise(at, len, ADVICE_POPULATE_WRITE);
 			err = read_pages(fl, at, len, offset);
 			__atomic_add_fetch(&c->pages_restored, len / MODEL_PAGE_SIZE, __ATOMIC_RELAXED);
 		}
@@ -261,20 +264,26 @@ static int map_shmem(struct filling *fl)
 /* Does this process have the same private mapping already, from its parent? */
 static bool is_inherited(const struct mm *parent, const struct vma *vma)
 {
-	if (!parent)
-		return false;
-	VEC_FOREACH(p, &parent->vmas) {
-		if (p->start > vma->start)
-			break;
-		if (p->end < vma->end)
-			continue;
-		return (p->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)) ==
-			       (vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)) &&
-		       p->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE) && p->file_id == vma->file_id &&
-		       (!vma->file_id || p->pgoff + (vma->start - p->start) == vma->pgoff) &&
-		       !((p->flags ^ vma->flags) & (MAP_GROWSDOWN | MAP_NORESERVE));
+	size_t lo = 0, hi = parent ? parent->vmas.nr : 0;
+
+	/* The first one that ends behind its start. */
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (parent->vmas.v[mid].end <= vma->start)
+			lo = mid + 1;
+		else
+			hi = mid;
 	}
-	return false;
+	if (!parent || lo == parent->vmas.nr)
+		return false;
+	const struct vma *p = &parent->vmas.v[lo];
+	const uint32_t kinds = VMA_ANON_PRIVATE | VMA_FILE_PRIVATE, special = VMA_VDSO | VMA_VVAR;
+
+	return p->start <= vma->start && p->end >= vma->end && !(p->status & special) &&
+	       (p->status & kinds) == (vma->status & kinds) && p->status & kinds && p->file_id == vma->file_id &&
+	       (!vma->file_id || p->pgoff + (vma->start - p->start) == vma->pgoff) &&
+	       !((p->flags ^ vma->flags) & (MAP_GROWSDOWN | MAP_NORESERVE));
 }
 
 static int map_vma(struct filling *fl, const struct mm *parent)

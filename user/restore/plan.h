@@ -111,6 +111,7 @@ struct restore {
 	struct restorer_control *control; /* shared mapping at plan->control */
 	uint64_t all_bytes;               /* of memory contents */
 	pid_t root_pid;                   /* 0: not forked */
+	pid_t coordinator, caller_ppid;   /* bcr and its parent */
 	pid_t caller_pgrp;                /* bcr's own process group, for --shell-job */
 	bool reserved;                    /* the planned addresses are occupied */
 	bool traced;                      /* the leader of every live task is seized */
@@ -151,7 +152,8 @@ pid_t task_fork(struct restore *r, size_t index, const struct mm *inherited);
 
 /* Counts an arrival at the current barrier. */
 void control_arrive(struct restorer_control *c);
-void control_wait_phase(struct restorer_control *c, uint32_t phase);
+/* In a task; ends it when the restore has failed or the coordinator is gone. */
+void control_wait_phase(struct restore *r, uint32_t phase);
 /* Coordinator: waits until `nr` have arrived, then sets the count back. -ECANCELED when somebody failed or died. */
 int control_wait_arrivals(struct restore *r, uint32_t nr);
 void control_set_phase(struct restorer_control *c, uint32_t phase);

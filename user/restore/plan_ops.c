@@ -63,8 +63,10 @@ static taddr_t put(struct builder *b, const void *data, size_t len, size_t align
 		b->failed = true;
 		return 0;
 	}
-	memset(b->tp->area.v + b->tp->area.nr, 0, at - b->tp->area.nr);
-	memcpy(b->tp->area.v + at, data, len);
+	if (at > b->tp->area.nr)
+		memset(b->tp->area.v + b->tp->area.nr, 0, at - b->tp->area.nr);
+	if (len)
+		memcpy(b->tp->area.v + at, data, len);
 	b->tp->area.nr = at + len;
 	return b->p->area + at;
 }

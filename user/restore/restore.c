@@ -89,6 +89,8 @@ int restore_create(const struct model *m, const struct restore_options *opts, st
 		return fail(-ENOMEM, "restore");
 	r->m = m;
 	r->opts = *opts;
+	r->coordinator = getpid();
+	r->caller_ppid = getppid();
 	r->caller_pgrp = getpgrp();
 	r->all_bytes = count_bytes(m);
 	r->nofile.rlim_cur = RLIM_INFINITY;
@@ -183,12 +185,16 @@ static int check_files(const struct restore *r)
 			return err;
 	}
 	VEC_FOREACH(mm, &r->m->mms) {
+		const struct vma *prev = NULL;
+
 		VEC_FOREACH(vma, &(*mm)->vmas) {
 			const struct file *f = vma->file_id ? model_find_file(r->m, vma->file_id) : NULL;
-			int err = f ? check_file(f, vma->fdflags) : 0;
+			bool same = prev && prev->file_id == vma->file_id && prev->fdflags == vma->fdflags;
+			int err = f && !same ? check_file(f, vma->fdflags) : 0;
 
 			if (err)
 				return err;
+			prev = vma;
 		}
 	}
 	return 0;

@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -296,9 +297,23 @@ static bool wants_restart(const struct thread *th)
 
 /* --- the end --- */
 
+static int put_rseq_cs(struct leaving *l)
+{
+	uint64_t cs = l->r->control->slots[l->th->slot].rseq_cs;
+	taddr_t at = l->th->thread->rseq.ptr + offsetof(struct rseq, rseq_cs);
+	struct iovec local = { &cs, sizeof(cs) }, remote = { (void *)(uintptr_t)at, sizeof(cs) };
+
+	if (!cs || process_vm_writev(l->tp->task->pid, &local, 1, &remote, 1, 0) == sizeof(cs))
+		return 0;
+	return thread_fail(l, -errno, "put back its restartable sequence");
+}
+
 static int final_state(struct leaving *l)
 {
-	int err = 0;
+	int err = put_rseq_cs(l);
+
+	if (err)
+		return err;
 
 	if (l->restart) {
 		/* The kernel looks at a restart code on the way out of a signal stop only. */

@@ -17,6 +17,7 @@
 #include <sys/resource.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -152,7 +153,7 @@ static void zombie_main(struct restore *r, const struct task *t)
 	if (join_session(t))
 		give_up(r);
 	control_arrive(r->control);
-	control_wait_phase(r->control, PHASE_TASKS);
+	control_wait_phase(r, PHASE_TASKS);
 	if (join_group(r, t))
 		give_up(r);
 	if (th)
@@ -206,6 +207,27 @@ static int set_proc_state(const struct task *t)
 	return err ? err : write_proc_number(t->pid, "loginuid", t->loginuid);
 }
 
+/*
+ * A thread may have been stopped inside a restartable sequence. The coordinator puts the pointer back at the very end, and
+ * the kernel then does what it would have done: lets the thread go on at the sequence's abort address.
+ */
+static void note_rseq(struct restore *r, const struct task_plan *tp)
+{
+	VEC_FOREACH(th, &tp->threads) {
+		taddr_t cs = th->thread->rseq.ptr + offsetof(struct rseq, rseq_cs);
+		struct iovec local = { &r->control->slots[th->slot].rseq_cs, sizeof(uint64_t) };
+
+		VEC_FOREACH(vma, &tp->mm->vmas) {
+			struct iovec remote = { (void *)(uintptr_t)(plan_vma_at(r->plan, vma) + (cs - vma->start)),
+						sizeof(uint64_t) };
+
+			/* Memory without contents has no pointer in it: that it cannot be read is fine. */
+			if (th->thread->rseq.ptr && vma->start <= cs && cs + sizeof(uint64_t) <= vma->end)
+				process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+		}
+	}
+}
+
 /* --- into the blob --- */
 
 /* The C library has registered its own area with the kernel, and a second registration is refused. */
@@ -253,6 +275,8 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 	int err = task_map_memory(r, tp, inherited);
 
 	if (!err)
+		note_rseq(r, tp);
+	if (!err)
 		err = fork_children(r, index, true, tp->mm);
 	if (!err)
 		err = join_session(t);
@@ -261,7 +285,7 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 	if (err)
 		return err;
 	control_arrive(r->control);
-	control_wait_phase(r->control, PHASE_TASKS);
+	control_wait_phase(r, PHASE_TASKS);
 	err = join_group(r, t);
 	if (!err)
 		err = take_foreground(r, t);
@@ -279,10 +303,13 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 
 void task_main(struct restore *r, size_t index, const struct mm *inherited)
 {
-	const struct task *t = r->plan->tasks.v[index].task;
+	const struct task_plan *tp = &r->plan->tasks.v[index];
+	const struct task *t = tp->task;
 
-	/* Until the coordinator traces it, a task goes down with its maker. */
+	/* Until the coordinator traces it, a task goes down with its maker; who may have done so already. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != (index ? r->plan->tasks.v[tp->parent].task->pid : r->opts.sibling ? r->caller_ppid : r->coordinator))
+		_exit(1);
 	/* Whoever aborts kills those that are noted; one that comes later has to see for itself. */
 	__atomic_store_n(&task_slot(r, index)->status, RESTORER_READY, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&r->control->failed, __ATOMIC_SEQ_CST))

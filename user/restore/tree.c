@@ -30,6 +30,16 @@ static pid_t known_or_callers(const struct restore_plan *p, pid_t id)
 	return index_of(p, id) == SIZE_MAX ? 0 : id;
 }
 
+/* Can a task have been born in the session of this leader? Only below it, unless the leader is outside the tree. */
+static bool is_below(const struct restore_plan *p, const struct task_plan *tp, size_t leader)
+{
+	size_t i = tp - p->tasks.v;
+
+	while (i && i != leader)
+		i = p->tasks.v[i].parent;
+	return leader == SIZE_MAX || i == leader;
+}
+
 /* The session in which a task must be born. Children come after their parents: walk backwards. */
 static int find_birth_sessions(struct restore_plan *p)
 {
@@ -41,6 +51,10 @@ static int find_birth_sessions(struct restore_plan *p)
 			tp->birth_sid = tp->task->sid;
 		if (tp == parent || !tp->birth_sid || tp->birth_sid == parent->task->sid)
 			continue;
+		if (!is_below(p, tp, index_of(p, tp->birth_sid)))
+			return unsupported("pid %d: it is in session %d, but not below its leader any more (its first parent has "
+					   "exited), which is not supported yet",
+					   tp->task->pid, tp->birth_sid);
 		/* Born before the parent left that session itself. */
 		if (!leads_session(parent->task) || (parent->birth_sid && parent->birth_sid != tp->birth_sid))
 			return unsupported("pid %d: its session %d cannot be made again below its parent %d",

@@ -1,0 +1,385 @@
+/*
+ * Watches the address spaces of the target. Before the cut: where did pages come or change (hints). After the cut:
+ * saves each page before it is written, or given up by a system call.
+ *
+ * Theory of operation. The fault tracepoints run in the faulting thread before the fault is resolved, with interrupts
+ * off. For a write after the cut, a record is reserved in the ring, the page is read, and ONLY THEN a sequence
+ * number is taken: whoever wrote the page first had taken its own number before, so that the record with the lowest number is
+ * the page as it was at the cut (docs/freeze.md has the proof). A page that cannot be read makes a record too: its
+ * number keeps a later reader, who may come after a write, from being believed.
+ *
+ * Faults do not show writes by get_user_pages and pages that go away. All of these take the mmap lock: before the
+ * cut, taking it outside of a fault is a hint to look at everything. A hint that is missing is noticed after
+ * the cut, and makes it be taken again.
+ */
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "bpf/track.h"
+
+/* Of enums of the kernel that vmlinux.h does not carry. */
+enum { BPF_MAP_TYPE_RINGBUF = 27, BPF_RB_AVAIL_DATA = 0, BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
+
+struct pt_regs___args {
+	unsigned long di, si, dx, r10, r8;
+} __attribute__((preserve_access_index));
+
+struct mm_struct___brk {
+	unsigned long start_brk, brk;
+} __attribute__((preserve_access_index));
+
+extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
+extern void bpf_task_release(struct task_struct *p) __ksym __weak;
+
+char LICENSE[] SEC("license") = "GPL";
+
+enum {
+	FAULT_PRESENT = 1 << 0, /* X86_PF_PROT */
+	FAULT_WRITE = 1 << 1,   /* X86_PF_WRITE */
+	CHUNK_MASK = (2 << 20) - 1,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct track_control);
+} control SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TRACK_NR_HINTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct track_hint);
+} hints SEC(".maps");
+
+/* Address spaces by kernel address, each held alive by the userfaultfd that bcr has of it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, TRACK_NR_MMS);
+	__type(key, __u64);
+	__type(value, __u32);
+} tracked_mms SEC(".maps");
+
+/* The other way round, to forget them by. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TRACK_NR_MMS);
+	__type(key, __u32);
+	__type(value, __u64);
+} mm_addresses SEC(".maps");
+
+/* Threads that are in a fault, or were and have not made a system call since: the lock they take is the fault's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, TRACK_NR_FAULTING);
+	__type(key, __u64);
+	__type(value, __u32);
+} faulting SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} saved_pages SEC(".maps");
+
+static __always_inline void hint(struct track_control *c, __u64 addr, __u32 mm, __u32 chunk)
+{
+	__u64 at = __sync_fetch_and_add(&c->nr_hints, 1);
+	__u32 key = at & (TRACK_NR_HINTS - 1);
+
+	if (at >= TRACK_NR_HINTS)
+		return;
+	struct track_hint *h = bpf_map_lookup_elem(&hints, &key);
+	if (!h)
+		return;
+	h->addr = addr;
+	h->mm = mm;
+	h->chunk = chunk;
+}
+
+static __always_inline __u64 wakeup_flag(struct track_control *c)
+{
+	return bpf_ringbuf_query(&saved_pages, BPF_RB_AVAIL_DATA) > c->wake_bytes ? BPF_RB_FORCE_WAKEUP :
+										     BPF_RB_NO_WAKEUP;
+}
+
+struct saved_page {
+	struct track_record head;
+	__u8 bytes[TRACK_PAGE_BYTES];
+};
+
+static __always_inline void save(struct track_control *c, __u64 addr, __u32 mm, __u32 by_call)
+{
+	struct saved_page *page = bpf_ringbuf_reserve(&saved_pages, sizeof(*page), 0);
+
+	if (!page) {
+		__sync_fetch_and_add(&c->lost, 1);
+		return;
+	}
+	page->head.addr = addr;
+	page->head.mm = mm;
+	page->head.by_call = by_call;
+	page->head.reserved = 0;
+	page->head.nr_unread = bpf_probe_read_user(page->bytes, sizeof(page->bytes), (void *)addr) != 0;
+	/* The order matters: see above. */
+	page->head.seq = __sync_fetch_and_add(&c->seq, 1) + 1;
+	bpf_ringbuf_submit(page, wakeup_flag(c));
+}
+
+/* NULL: the running task's address space is not tracked, or nothing is to be done now. */
+static __always_inline struct track_control *tracked(__u32 *ret_mm)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 zero = 0;
+	struct track_control *c = bpf_map_lookup_elem(&control, &zero);
+
+	if (!c || c->mode == TRACK_OFF)
+		return NULL;
+	__u64 mm = (__u64)task->mm;
+	__u32 *nr = bpf_map_lookup_elem(&tracked_mms, &mm);
+	if (!nr)
+		return NULL;
+	*ret_mm = *nr;
+	return c;
+}
+
+static __always_inline int on_fault(__u64 address, __u64 error_code)
+{
+	__u32 mm = 0;
+	struct track_control *c = tracked(&mm);
+
+	if (!c)
+		return 0;
+	address &= ~(__u64)(TRACK_PAGE_BYTES - 1);
+	if (c->mode == TRACK_HINT) {
+		__u64 who = bpf_get_current_pid_tgid();
+
+		hint(c, address, mm, !(error_code & FAULT_PRESENT));
+		bpf_map_update_elem(&faulting, &who, &mm, 0 /* BPF_ANY */);
+	} else if (error_code & FAULT_WRITE) {
+		save(c, address, mm, 0);
+	}
+	return 0;
+}
+
+SEC("tp_btf/page_fault_user")
+int BPF_PROG(track_fault_user, unsigned long address, struct pt_regs *regs, unsigned long error_code)
+{
+	return on_fault(address, error_code);
+}
+
+SEC("tp_btf/page_fault_kernel")
+int BPF_PROG(track_fault_kernel, unsigned long address, struct pt_regs *regs, unsigned long error_code)
+{
+	return on_fault(address, error_code);
+}
+
+/* System calls (x86-64) that take pages away or move them. */
+enum {
+	CALL_MMAP = 9,
+	CALL_MUNMAP = 11,
+	CALL_BRK = 12,
+	CALL_MREMAP = 25,
+	CALL_MADVISE = 28,
+	CALL_SHMAT = 30,
+	CALL_PROCESS_MADVISE = 440,
+
+	ARG_MAP_FIXED = 0x10,
+	ARG_MAP_FIXED_NOREPLACE = 0x100000,
+	ARG_MREMAP_FIXED = 2,
+	ARG_SHM_REMAP = 040000,
+};
+
+static __always_inline bool advice_drops(__u64 advice)
+{
+	return advice == 4 /* DONTNEED */ || advice == 8 /* FREE */ || advice == 24 /* DONTNEED_LOCKED */ ||
+	       advice == 102 /* GUARD_INSTALL */;
+}
+
+/* A range being saved before it is dropped. No counter in it: the verifier would follow each of its values. */
+struct drop {
+	__u64 start;
+	__u64 unread; /* first of the pages in front of the current one that could not be read; 0: none */
+	__u32 mm;
+};
+
+static __always_inline void flush_unread(struct drop *d, __u64 end)
+{
+	if (!d->unread)
+		return;
+	struct track_record *r = bpf_ringbuf_reserve(&saved_pages, sizeof(*r), 0);
+	__u32 zero = 0;
+	struct track_control *c = bpf_map_lookup_elem(&control, &zero);
+
+	if (!c) {
+		if (r)
+			bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);
+		return;
+	}
+	if (!r) {
+		__sync_fetch_and_add(&c->lost, 1);
+		return;
+	}
+	r->addr = d->unread;
+	r->mm = d->mm;
+	r->by_call = 1;
+	r->reserved = 0;
+	r->nr_unread = (end - d->unread) / TRACK_PAGE_BYTES;
+	r->seq = __sync_fetch_and_add(&c->seq, 1) + 1;
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	d->unread = 0;
+}
+
+static long drop_page(__u32 i, void *arg)
+{
+	struct drop *d = arg;
+	__u64 addr = d->start + (__u64)i * TRACK_PAGE_BYTES;
+	__u32 zero = 0;
+	__u64 probe;
+	struct track_control *c = bpf_map_lookup_elem(&control, &zero);
+
+	if (!c)
+		return 1;
+	/* A hole, most likely: holes come in great numbers, so they share a record. */
+	if (bpf_probe_read_user(&probe, sizeof(probe), (void *)addr)) {
+		if (!d->unread)
+			d->unread = addr;
+		return 0;
+	}
+	flush_unread(d, addr);
+	save(c, addr, d->mm, 1);
+	return 0;
+}
+
+static __always_inline void save_range(struct track_control *c, __u32 mm, __u64 start, __u64 len)
+{
+	struct drop d = { .start = start & ~(__u64)(TRACK_PAGE_BYTES - 1), .mm = mm };
+	__u64 nr = (len + (start - d.start) + TRACK_PAGE_BYTES - 1) / TRACK_PAGE_BYTES;
+
+	if (nr > c->max_drop_pages) {
+		__sync_fetch_and_add(&c->lost, 1);
+		return;
+	}
+	bpf_loop(nr, drop_page, &d, 0);
+	flush_unread(&d, d.start + nr * TRACK_PAGE_BYTES);
+}
+
+static __always_inline void on_brk(struct track_control *c, __u32 mm, __u64 brk)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct mm_struct___brk *m = (void *)BPF_CORE_READ(task, mm);
+	__u64 old = BPF_CORE_READ(m, brk);
+
+	if (brk >= BPF_CORE_READ(m, start_brk) && brk < old)
+		save_range(c, mm, brk, old - brk);
+}
+
+/* Pages are saved before the call that drops them; the order rule holds as it does for a write. */
+SEC("tp_btf/sys_enter")
+int BPF_PROG(track_syscall, struct pt_regs *regs, long id)
+{
+	struct pt_regs___args *args = (void *)regs;
+	__u32 zero = 0, mm = 0;
+	struct track_control *any = bpf_map_lookup_elem(&control, &zero);
+
+	if (any && any->mode == TRACK_HINT) {
+		__u64 who = bpf_get_current_pid_tgid();
+
+		bpf_map_delete_elem(&faulting, &who);
+		return 0;
+	}
+	if (id != CALL_MUNMAP && id != CALL_MREMAP && id != CALL_MADVISE && id != CALL_MMAP && id != CALL_BRK &&
+	    id != CALL_SHMAT && id != CALL_PROCESS_MADVISE)
+		return 0;
+	struct track_control *c = tracked(&mm);
+	if (!c || c->mode != TRACK_SAVE)
+		return 0;
+	__u64 addr = BPF_CORE_READ(args, di), len = BPF_CORE_READ(args, si);
+	__u64 arg3 = BPF_CORE_READ(args, dx), arg4 = BPF_CORE_READ(args, r10);
+
+	switch (id) {
+	case CALL_MMAP:
+		if (!(arg4 & ARG_MAP_FIXED) || arg4 & ARG_MAP_FIXED_NOREPLACE)
+			return 0;
+		break;
+	case CALL_MUNMAP:
+		break;
+	case CALL_BRK:
+		on_brk(c, mm, addr);
+		return 0;
+	case CALL_MREMAP:
+		if (arg4 & ARG_MREMAP_FIXED)
+			save_range(c, mm, BPF_CORE_READ(args, r8), arg3);
+		break;
+	case CALL_MADVISE:
+		if (!advice_drops(arg3))
+			return 0;
+		break;
+	case CALL_SHMAT:
+		if (!(arg3 & ARG_SHM_REMAP))
+			return 0;
+		/* fallthrough */
+	default:
+		/* What it does cannot be told from its arguments. */
+		__sync_fetch_and_add(&c->lost, 1);
+		return 0;
+	}
+	save_range(c, mm, addr, len);
+	return 0;
+}
+
+/* Anybody but bcr takes the lock of a tracked address space: pages may come, go or change without a fault. */
+SEC("tp_btf/mmap_lock_acquire_returned")
+int BPF_PROG(track_mmap_lock, struct mm_struct *mm, bool write, bool success)
+{
+	__u32 zero = 0;
+	struct track_control *c = bpf_map_lookup_elem(&control, &zero);
+
+	if (!c || c->mode != TRACK_HINT || c->full)
+		return 0;
+	__u64 key = (__u64)mm;
+	__u64 who = bpf_get_current_pid_tgid();
+	if (!bpf_map_lookup_elem(&tracked_mms, &key) || who >> 32 == c->tool)
+		return 0;
+	if (bpf_map_lookup_elem(&faulting, &who))
+		return 0;
+	c->full_by = who;
+	c->full_by_group = who >> 32;
+	c->full = 1;
+	return 0;
+}
+
+SEC("syscall")
+int track_add(struct track_add_args *args)
+{
+	struct task_struct *task = bpf_task_from_pid(args->pid);
+	__u32 nr = args->mm;
+
+	if (!task)
+		return 1;
+	__u64 mm = (__u64)task->mm;
+	long err = mm ? bpf_map_update_elem(&tracked_mms, &mm, &nr, 0 /* BPF_ANY */) : 2;
+	if (!err)
+		err = bpf_map_update_elem(&mm_addresses, &nr, &mm, 0 /* BPF_ANY */);
+	bpf_task_release(task);
+	return err != 0;
+}
+
+SEC("syscall")
+int track_forget(struct track_add_args *args)
+{
+	__u32 nr = args->mm;
+	__u64 *mm = bpf_map_lookup_elem(&mm_addresses, &nr);
+
+	if (!mm)
+		return 1;
+	if (*mm)
+		bpf_map_delete_elem(&tracked_mms, mm);
+	*mm = 0;
+	return 0;
+}

@@ -1,0 +1,63 @@
+/*
+ * The ring for saved pages is far too small: pages are lost, and the copy is refused, never wrong. With a ring that is only
+ * small, the target is held while it is emptied. What never gets whole is copied inside the stop at last.
+ */
+#include "track_rig.h"
+
+enum { BYTES = 64 << 20, NR_THREADS = 2 };
+
+static uint8_t *memory;
+
+static void *write_on(void *arg)
+{
+	uint64_t random = (uintptr_t)arg * 4711 + 1;
+
+	while (!rig_shared->go)
+		*(uint64_t *)(memory + rig_random(&random) % (BYTES / 8) * 8) = random;
+	return NULL;
+}
+
+static int target(void)
+{
+	pthread_t threads[NR_THREADS];
+
+	memory = rig_memory(BYTES);
+	memset(memory, 1, BYTES);
+	for (uintptr_t i = 0; i < NR_THREADS; i++)
+		pthread_create(&threads[i], NULL, write_on, (void *)i);
+	rig_shared->ready = 1;
+	for (int i = 0; i < NR_THREADS; i++)
+		pthread_join(threads[i], NULL);
+	return 0;
+}
+
+/* Returns how many of the cuts had to be made again. */
+static unsigned run(const char *what, const char *backend, uint64_t ring_bytes, int cuts)
+{
+	struct track_env env = { .ring_bytes = ring_bytes };
+	struct rig r;
+
+	rig_start(&r, target);
+	rig_open(&r, backend, &env);
+	for (int i = 0; i < cuts; i++)
+		r.retakes += rig_cut_once(&r) == -EAGAIN;
+	rig_print(&r, what);
+	unsigned retakes = r.retakes;
+	rig_close(&r);
+	rig_end(&r);
+	return retakes;
+}
+
+int main(void)
+{
+	log_set_modules(getenv("BCR_LOG"));
+	if (!run("a ring of 64 KiB", "wp-cow", 64 << 10, 6))
+		rig_fail("no page was lost with a ring of 64 KiB: nothing was tested");
+	run("a ring of 1 MiB", "wp-cow", 1 << 20, 6);
+	if (run("a ring of 64 MiB", "wp-cow", 64 << 20, 6) > 1)
+		rig_fail("pages were lost although the ring is as large as memory");
+	if (run("no tracking", "none", 0, 2))
+		rig_fail("a copy inside the stop was not whole");
+	puts("PASS");
+	return 0;
+}

@@ -1,0 +1,416 @@
+/* The restore plan: where things go, which operation comes before which, and what is refused. */
+#include <errno.h>
+#include <linux/prctl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "restore/plan.h"
+
+enum { PAGE = MODEL_PAGE_SIZE };
+
+static int failures;
+static int messages = -1; /* where sentences go */
+
+#define EXPECT(cond, ...)                                                                          \
+	do {                                                                                       \
+		if (!(cond)) {                                                                     \
+			printf("line %d: not so: %s: ", __LINE__, #cond);                          \
+			printf(__VA_ARGS__);                                                       \
+			putchar('\n');                                                             \
+			failures++;                                                                \
+		}                                                                                  \
+	} while (0)
+
+/* --- models --- */
+
+static struct vma *add_vma(struct mm *mm, taddr_t start, uint64_t pages, uint32_t prot)
+{
+	struct vma *vma = VEC_ADD(&mm->vmas);
+
+	if (!vma)
+		abort();
+	*vma = (struct vma){
+		.start = start,
+		.end = start + pages * PAGE,
+		.prot = prot,
+		.flags = MAP_PRIVATE | MAP_ANONYMOUS,
+		.status = VMA_REGULAR | VMA_ANON_PRIVATE,
+	};
+	return vma;
+}
+
+/* A task with one thread, one mapping far from everything, and one descriptor. */
+static struct task *add_task(struct model *m, pid_t pid, pid_t ppid, pid_t pgid, pid_t sid)
+{
+	struct task *t = VEC_ADD(&m->tasks);
+	struct mm *mm = model_add_mm(m, 0);
+	struct fdtable *table = model_add_fdtable(m, 0);
+	struct fs *fs = model_add_fs(m, 0);
+	struct fd fd = { .fd = 7, .file_id = 900 };
+
+	if (!t || !mm || !table || !fs || !VEC_ADD(&t->threads) || VEC_PUSH(&table->fds, fd))
+		abort();
+	*mm = (struct mm){ .id = mm->id, .pid = pid, .dumpable = 1 };
+	add_vma(mm, 0x200000000000, 4, PROT_READ | PROT_WRITE);
+	t->pid = pid;
+	t->ppid = ppid;
+	t->pgid = pgid;
+	t->sid = sid;
+	t->state = TASK_ALIVE;
+	t->mm_id = mm->id;
+	t->files_id = table->id;
+	t->fs_id = fs->id;
+	t->sighand_id = model_new_id(m);
+	t->threads.v[0].tid = pid;
+	snprintf(t->threads.v[0].comm, MODEL_COMM_LEN, "task%d", pid);
+	return t;
+}
+
+static struct model *one_task(void)
+{
+	struct model *m = model_create();
+
+	if (!m)
+		abort();
+	add_task(m, 100, 1, 100, 100);
+	return m;
+}
+
+static struct mm *mm_of(struct model *m, size_t task)
+{
+	return model_find_mm(m, m->tasks.v[task].mm_id);
+}
+
+/* --- what a plan says --- */
+
+static struct restore_plan *plan_of(const struct model *m)
+{
+	struct restore_plan *p = NULL;
+
+	EXPECT(!restore_plan_create(m, &p), "the plan failed");
+	if (!p)
+		exit(1);
+	return p;
+}
+
+/* Index of the first op from `from` on that is this call with this first argument (any: UINT64_MAX); nr when there is none. */
+static size_t find_op(const struct thread_plan *th, size_t from, uint32_t nr, uint64_t arg0)
+{
+	for (size_t i = from; i < th->ops.nr; i++) {
+		const struct restorer_op *op = &th->ops.v[i].op;
+
+		if (op->code == RESTORER_SYSCALL && op->nr == nr && (arg0 == UINT64_MAX || op->args[0] == arg0))
+			return i;
+	}
+	return th->ops.nr;
+}
+
+static bool meets(taddr_t a, taddr_t a_end, taddr_t b, taddr_t b_end)
+{
+	return a < b_end && b < a_end;
+}
+
+static void done(struct restore_plan *p, struct model *m)
+{
+	restore_plan_destroy(p);
+	model_destroy(m);
+}
+
+/* The sentence of a plan that must fail. */
+static void expect_refusal(struct model *m, const char *text)
+{
+	struct restore_plan *p = NULL;
+	char said[4096] = "";
+
+	if (ftruncate(messages, 0) || lseek(messages, 0, SEEK_SET))
+		abort();
+	EXPECT(restore_plan_create(m, &p) < 0, "'%s' was not refused", text);
+	ssize_t len = pread(messages, said, sizeof(said) - 1, 0);
+	said[len > 0 ? len : 0] = 0;
+	EXPECT(strstr(said, text), "it says '%s', not '%s'", said, text);
+	restore_plan_destroy(p);
+	model_destroy(m);
+}
+
+/* --- addresses --- */
+
+static void hole_is_free(void)
+{
+	struct model *m = one_task();
+
+	/* Low and high, with holes of all sizes. */
+	for (int i = 0; i < 40; i++)
+		add_vma(mm_of(m, 0), 0x210000000000 + ((taddr_t)i << 24), 1 + i, PROT_READ);
+	struct restore_plan *p = plan_of(m);
+	VEC_FOREACH(own, &p->own.ranges)
+		EXPECT(!meets(own->start, own->end, p->hole.start, p->hole.end), "it meets bcr's own memory");
+	VEC_FOREACH(vma, &mm_of(m, 0)->vmas)
+		EXPECT(!meets(vma->start, vma->end, p->hole.start, p->hole.end), "it meets the task's memory");
+	EXPECT(p->control >= p->hole.start && p->area > p->control && p->park > p->area && p->staging > p->park &&
+		       p->shmem >= p->staging && p->shmem < p->hole.end,
+	       "parts out of order");
+	EXPECT(p->tasks.v[0].area_bytes <= p->park - p->area, "the area does not fit");
+	done(p, m);
+}
+
+/* A mapping where this program's own memory is: filled elsewhere, moved when that is gone. */
+static void own_memory_is_avoided(void)
+{
+	struct model *m = one_task();
+	taddr_t here = (uintptr_t)&failures & ~(taddr_t)(PAGE - 1);
+
+	mm_of(m, 0)->vmas.v[0].start = here;
+	mm_of(m, 0)->vmas.v[0].end = here + PAGE;
+	add_vma(mm_of(m, 0), 0x220000000000, 2, PROT_READ);
+
+	struct restore_plan *p = plan_of(m);
+	const struct vma *vmas = mm_of(m, 0)->vmas.v;
+	const struct thread_plan *th = &p->tasks.v[0].threads.v[0];
+	taddr_t at = plan_vma_at(p, &vmas[0]);
+
+	EXPECT(at >= p->staging && at + PAGE <= p->shmem, "staged at %#lx", (long)at);
+	EXPECT(plan_vma_at(p, &vmas[1]) == vmas[1].start, "what is free is mapped in place");
+	size_t unmap = find_op(th, 0, SYS_munmap, UINT64_MAX), move = find_op(th, 0, SYS_mremap, at);
+	EXPECT(move < th->ops.nr && th->ops.v[move].op.args[4] == here, "it is not moved home");
+	EXPECT(unmap < move, "moved before bcr is unmapped");
+	EXPECT(find_op(th, move, SYS_mprotect, here) < th->ops.nr, "not protected after the move");
+	EXPECT(find_op(th, 0, SYS_mprotect, here) > move, "protected before the move");
+	EXPECT(find_op(th, move, SYS_munmap, p->park) < th->ops.nr, "the staging area stays");
+	done(p, m);
+}
+
+/* All of bcr goes, nothing of the task and of the hole does. */
+static void unmaps_cover_the_rest(void)
+{
+	struct model *m = one_task();
+	struct restore_plan *p = plan_of(m);
+	const struct thread_plan *th = &p->tasks.v[0].threads.v[0];
+	const struct vma *vma = mm_of(m, 0)->vmas.v;
+
+	VEC_FOREACH(own, &p->own.ranges) {
+		taddr_t at = own->start;
+
+		for (size_t i = 0; i < th->ops.nr && at < own->end; i++) {
+			const struct restorer_op *op = &th->ops.v[i].op;
+
+			if (op->nr == SYS_munmap && op->args[0] <= at && op->args[0] + op->args[1] > at)
+				at = op->args[0] + op->args[1];
+		}
+		EXPECT(at >= own->end, "%#lx of bcr stays mapped", (long)at);
+	}
+	for (size_t i = 0; i < th->ops.nr; i++) {
+		const struct restorer_op *op = &th->ops.v[i].op;
+
+		if (op->nr != SYS_munmap)
+			continue;
+		EXPECT(!meets(op->args[0], op->args[0] + op->args[1], vma->start, vma->end), "op %zu unmaps the task", i);
+		EXPECT(!meets(op->args[0], op->args[0] + op->args[1], p->control, p->park), "op %zu unmaps the restorer", i);
+	}
+	done(p, m);
+}
+
+/* Two mappings that would become one when made side by side. */
+static void neighbours_stay_apart(void)
+{
+	struct model *m = one_task();
+
+	add_vma(mm_of(m, 0), 0x200000004000, 3, PROT_READ | PROT_WRITE);
+	struct restore_plan *p = plan_of(m);
+	const struct vma *vmas = mm_of(m, 0)->vmas.v;
+
+	EXPECT((plan_vma_at(p, &vmas[0]) == vmas[0].start) != (plan_vma_at(p, &vmas[1]) == vmas[1].start),
+	       "both are made in the same way");
+	done(p, m);
+}
+
+/* A child's mapping that touches what is staged for its parent is staged with it, so that it can be inherited. */
+static void families_agree(void)
+{
+	struct model *m = one_task();
+	taddr_t here = (uintptr_t)&failures & ~(taddr_t)(PAGE - 1);
+
+	add_task(m, 101, 100, 100, 100);
+	mm_of(m, 0)->vmas.v[0].start = here - 4 * PAGE;
+	mm_of(m, 0)->vmas.v[0].end = here + 64 * PAGE;
+	mm_of(m, 1)->vmas.v[0].start = here + 60 * PAGE;
+	mm_of(m, 1)->vmas.v[0].end = here + 70 * PAGE;
+	struct restore_plan *p = plan_of(m);
+	taddr_t a = plan_vma_at(p, mm_of(m, 0)->vmas.v), b = plan_vma_at(p, mm_of(m, 1)->vmas.v);
+
+	EXPECT(b - a == 64 * PAGE, "staged %#lx and %#lx, not at one distance", (long)a, (long)b);
+	done(p, m);
+}
+
+/* --- order of operations --- */
+
+static void order_of_ops(void)
+{
+	struct model *m = one_task();
+	struct task *t = &m->tasks.v[0];
+	struct siginfo_raw info = { .bytes = { SIGUSR1 } };
+	struct posix_timer timer = { .id = 0, .clockid = CLOCK_MONOTONIC, .notify = SIGEV_SIGNAL, .signo = SIGUSR2 };
+	struct thread *second;
+
+	if (VEC_PUSH(&t->pending, info) || VEC_PUSH(&t->timers, timer) || !(second = VEC_ADD(&t->threads)))
+		abort();
+	second->tid = 102;
+	t->threads.v[0].rseq.ptr = 0x200000001000;
+	t->threads.v[0].rseq.len_bytes = 32;
+	if (VEC_PUSH(&second->pending, info))
+		abort();
+
+	struct restore_plan *p = plan_of(m);
+	const struct thread_plan *first = &p->tasks.v[0].threads.v[0], *other = &p->tasks.v[0].threads.v[1];
+	size_t nr = first->ops.nr, clone = 0;
+	while (clone < nr && first->ops.v[clone].op.code != RESTORER_CLONE)
+		clone++;
+	size_t layout = find_op(first, 0, SYS_prctl, PR_SET_MM), last_unmap = 0;
+	for (size_t i = 0; i < nr; i++)
+		last_unmap = first->ops.v[i].op.nr == SYS_munmap && !first->ops.v[i].op.code ? i : last_unmap;
+	size_t ids = find_op(first, 0, SYS_setresuid, UINT64_MAX), caps = find_op(first, ids, SYS_capset, UINT64_MAX);
+	size_t pending = find_op(first, 0, SYS_rt_sigqueueinfo, 100);
+
+	EXPECT(last_unmap < layout && layout < nr, "the layout is set before the old executable is unmapped");
+	EXPECT(clone < nr && first->ops.v[clone].op.args[0] == 1, "no second thread");
+	EXPECT(layout < clone && clone < find_op(first, 0, SYS_timer_create, UINT64_MAX), "threads before timers");
+	EXPECT(clone < ids && ids < caps && caps < pending && pending < nr, "ids %zu, capabilities %zu, pending %zu", ids, caps,
+	       pending);
+	EXPECT(find_op(first, caps, SYS_prctl, PR_SET_PDEATHSIG) < nr, "the death signal is lost with the credentials");
+	EXPECT(find_op(first, 0, SYS_rseq, 0x200000001000) < nr, "no rseq");
+	EXPECT(find_op(first, pending, SYS_close, p->fd_err) < nr, "bcr's standard error stays open");
+	EXPECT(find_op(other, 0, SYS_rt_tgsigqueueinfo, 100) < other->ops.nr, "a thread's signal is lost");
+	EXPECT(find_op(other, 0, SYS_munmap, UINT64_MAX) == other->ops.nr, "the second thread unmaps something");
+	for (int sig = 1; sig <= MODEL_NSIG; sig++)
+		EXPECT((find_op(first, 0, SYS_rt_sigaction, sig) < nr) == (sig != SIGKILL && sig != SIGSTOP), "signal %d", sig);
+	done(p, m);
+}
+
+static void area_is_consistent(void)
+{
+	struct model *m = one_task();
+	struct restore_plan *p = plan_of(m);
+	const struct task_plan *tp = &p->tasks.v[0];
+	const struct restorer_args *args = (const void *)(tp->area.v + tp->args_offset);
+	const struct restorer_thread *th = (const void *)(tp->area.v + (args->threads - p->area));
+
+	EXPECT(args->control == p->control && args->nr_threads == 1, "arguments");
+	EXPECT(th->tid == 100 && th->nr_ops == tp->threads.v[0].ops.nr, "thread");
+	EXPECT(!memcmp(tp->area.v + (th->ops - p->area) + sizeof(struct restorer_op), &tp->threads.v[0].ops.v[1].op,
+		       sizeof(struct restorer_op)),
+	       "operations");
+	EXPECT(th->frame_sp > p->area && th->frame_sp < p->area + tp->area.nr, "signal frame");
+	EXPECT(th->stack_top > p->area + tp->area.nr && th->stack_top <= p->area + tp->area_bytes, "stack");
+	EXPECT(tp->area.v[plan_syscall_insn()] == 0x0f && tp->area.v[plan_syscall_insn() + 1] == 0x05, "instruction");
+	done(p, m);
+}
+
+static void numbers_are_above_all(void)
+{
+	struct model *m = one_task();
+
+	add_task(m, 101, 100, 100, 100);
+	model_find_fdtable(m, m->tasks.v[1].files_id)->fds.v[0].fd = 3000;
+	struct restore_plan *p = plan_of(m);
+	int numbers[] = { 3000, p->fd_log, p->fd_err, p->fd_exe, p->fd_pages, p->fd_files };
+
+	for (int i = 1; i < 6; i++)
+		EXPECT(numbers[i] > numbers[i - 1], "descriptor %d is %d, the one before is %d", i, numbers[i], numbers[i - 1]);
+	EXPECT(p->fd_log > p->own.max_fd, "bcr's own descriptors");
+	done(p, m);
+}
+
+/* --- the tree --- */
+
+static void early_children(void)
+{
+	struct model *m = one_task();
+
+	/* 101 has made a session of its own after it made 102, and before it made 103. */
+	add_task(m, 101, 100, 101, 101);
+	add_task(m, 102, 101, 100, 100);
+	add_task(m, 103, 101, 101, 101);
+	struct restore_plan *p = plan_of(m);
+
+	EXPECT(p->tasks.v[1].parent == 0 && p->tasks.v[2].parent == 1 && p->tasks.v[3].parent == 1, "parents");
+	EXPECT(p->tasks.v[2].early && !p->tasks.v[3].early && !p->tasks.v[1].early, "who is early");
+	EXPECT(p->tasks.v[1].birth_sid == 100, "101 is born in session %d", p->tasks.v[1].birth_sid);
+	done(p, m);
+}
+
+static void zombies_have_no_ops(void)
+{
+	struct model *m = one_task();
+	struct task *z = add_task(m, 101, 100, 100, 100);
+
+	z->state = TASK_ZOMBIE;
+	z->mm_id = z->files_id = z->fs_id = z->sighand_id = 0;
+	struct restore_plan *p = plan_of(m);
+	EXPECT(!p->tasks.v[1].mm && !p->tasks.v[1].threads.nr && p->nr_slots == 1, "a zombie has %u slots", p->nr_slots);
+	done(p, m);
+}
+
+static void refusals(void)
+{
+	struct model *m = one_task();
+
+	/* The leader of the session is a nephew: nobody can be born into it. */
+	add_task(m, 101, 100, 100, 100);
+	add_task(m, 102, 101, 102, 102);
+	add_task(m, 103, 100, 102, 102);
+	expect_refusal(m, "pid 103: it is in session 102, but not below its leader");
+
+	m = one_task();
+	add_task(m, 101, 100, 100, 55);
+	expect_refusal(m, "session 55");
+
+	m = one_task();
+	add_task(m, 101, 100, 66, 100);
+	expect_refusal(m, "process group 66");
+
+	m = one_task();
+	add_task(m, 101, 100, 100, 100)->mm_id = m->tasks.v[0].mm_id;
+	expect_refusal(m, "pid 101 shares memory");
+
+	m = one_task();
+	add_task(m, 101, 77, 100, 100);
+	expect_refusal(m, "its parent 77 is not in the tree");
+
+	m = one_task();
+	m->tasks.v[0].state = TASK_ZOMBIE;
+	expect_refusal(m, "pid 100: the root of the tree has ended");
+
+	m = one_task();
+	m->tasks.v[0].threads.v[0].creds.cap_prm = 1ULL << 62;
+	expect_refusal(m, "capabilities that bcr does not have");
+
+	m = one_task();
+	add_vma(mm_of(m, 0), 0x210000000000, 1, PROT_READ | PROT_EXEC)->status |= VMA_VDSO;
+	expect_refusal(m, "vDSO");
+}
+
+int main(void)
+{
+	messages = memfd_create("messages", MFD_CLOEXEC);
+	if (messages < 0)
+		return 1;
+	log_set_err_fd(messages);
+	hole_is_free();
+	own_memory_is_avoided();
+	unmaps_cover_the_rest();
+	neighbours_stay_apart();
+	families_agree();
+	order_of_ops();
+	area_is_consistent();
+	numbers_are_above_all();
+	early_children();
+	zombies_have_no_ops();
+	refusals();
+	return failures ? 1 : 0;
+}

@@ -1,0 +1,135 @@
+/*
+ * A userfaultfd of the target. The call works on the address space of whoever makes it, so the target has to: two remote
+ * system calls in one thread, and in between the descriptor is duplicated to here. It is closed on exec, should bcr die
+ * in the middle.
+ */
+#include "capture/userfaultfd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "capture/remote.h"
+#include "sys/fdio.h"
+#include "sys/interrupted-x86_64.h"
+#include "sys/proc.h"
+#include "sys/tracee.h"
+
+static const uint64_t stop_wait_ns = 5000000000;
+
+/* Waits until the thread stands still; signals that come first are handed on. */
+static int await_stop(pid_t tid)
+{
+	uint64_t deadline_ns = ptrace_now_ns() + stop_wait_ns;
+
+	for (;;) {
+		struct ptrace_stop stop;
+		int err = ptrace_wait(tid, deadline_ns, &stop);
+
+		if (err)
+			return err;
+		switch (stop.kind) {
+		case PTRACE_STOP_TRAP:
+		case PTRACE_STOP_GROUP:
+			return 0;
+		case PTRACE_GONE:
+			return -ESRCH;
+		case PTRACE_STOP_SIGNAL:
+			ptrace_cont(tid, stop.sig);
+			break;
+		default:
+			ptrace_cont(tid, 0);
+		}
+	}
+}
+
+/* Detaches; the thread's call goes on as if nothing had been. */
+static void let_go(pid_t tid)
+{
+	struct cpu_regs regs;
+
+	if (!ptrace_get_regs(tid, &regs) && call_was_broken_off(&regs))
+		ptrace_set_result(tid, -KERNEL_ERESTARTNOHAND);
+	ptrace_detach(tid, 0);
+}
+
+/* With kernel-mode faults left out, processes without privileges may make one too; asynchronous protection has none to report. */
+static int make_and_take(struct remote *r, int *ret)
+{
+	uint64_t args[6] = { O_CLOEXEC | UFFD_USER_MODE_ONLY };
+	int64_t fd, closed;
+	int err = remote_syscall(r, SYS_userfaultfd, args, &fd);
+
+	if (err)
+		return err;
+	if (fd < 0)
+		return fail((int)fd, "pid %d: userfaultfd in it", r->pid);
+	int take_err = fd_of_process(r->pid, (int)fd, ret);
+	if (take_err)
+		fail(take_err, "pid %d fd %d: take its userfaultfd over", r->pid, (int)fd);
+	args[0] = (uint64_t)fd;
+	err = remote_syscall(r, SYS_close, args, &closed);
+	return take_err ? take_err : err;
+}
+
+static bool is_dead(pid_t tid)
+{
+	_cleanup_close_ int dir = -1;
+	struct proc_stat stat;
+
+	return proc_open(tid, &dir) || proc_read_stat(dir, "stat", &stat) || stat.state == 'Z' || stat.state == 'X';
+}
+
+static int by_thread(pid_t pid, pid_t tid, int *ret)
+{
+	struct remote r;
+	int err = ptrace_seize(tid, 0);
+
+	if (err == -EPERM && is_dead(tid))
+		return -ESRCH;
+	if (err)
+		return err == -ESRCH ? err : fail(err, "pid %d thread %d: attach with ptrace", pid, tid);
+	err = ptrace_interrupt(tid);
+	if (!err)
+		err = await_stop(tid);
+	if (err) {
+		ptrace_detach(tid, 0);
+		return err == -ESRCH ? err : fail(err, "pid %d thread %d: stop it for a moment", pid, tid);
+	}
+	err = remote_begin(&r, pid, tid);
+	if (!err) {
+		err = make_and_take(&r, ret);
+		int end_err = remote_end(&r);
+		if (!err && end_err) {
+			close(*ret);
+			*ret = -1;
+			err = end_err;
+		}
+	}
+	let_go(tid);
+	return err && is_dead(tid) ? -ESRCH : err;
+}
+
+int capture_userfaultfd(pid_t pid, int *ret)
+{
+	_cleanup_close_ int dir = -1;
+	proc_numbers tids = {};
+	int err = proc_open(pid, &dir);
+
+	if (!err)
+		err = proc_list(dir, "task", &tids);
+	if (!err && !tids.nr)
+		err = -ESRCH;
+	/* A thread that has exited meanwhile, or a leader that exited long ago: the next one. */
+	for (size_t i = 0; i < tids.nr; i++) {
+		err = by_thread(pid, tids.v[i], ret);
+		if (err != -ESRCH)
+			break;
+	}
+	VEC_FREE(&tids);
+	return err == -ENOENT ? -ESRCH : err;
+}

@@ -1,0 +1,60 @@
+/* Copy-before-write by BPF: hints before the cut, saved pages after it. */
+#ifndef BCR_TRACK_COW_H
+#define BCR_TRACK_COW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "bpf/track.h"
+
+struct cow;
+
+/* Can this machine do it? 0 or a negative errno, nothing reported; *why says what is missing. */
+int cow_probe(const char **why);
+
+/* Loads and attaches; nothing happens to the target yet. `ring_bytes`: a power of two. Failure has been reported. */
+int cow_open(size_t ring_bytes, struct cow **ret);
+
+/* Accepts NULL. */
+void cow_close(struct cow *c);
+
+/*
+ * From now on the address space that process `pid` has now is number `mm`. -ESRCH (not reported): it has ended; other failures
+ * have been reported.
+ */
+int cow_add(struct cow *c, pid_t pid, uint32_t mm);
+
+/* It is no more. To be called before the userfaultfd, which keeps its kernel address from being used again, is closed. */
+void cow_forget(struct cow *c, uint32_t mm);
+
+/* Begins to collect hints, from none. */
+void cow_begin_hints(struct cow *c);
+
+/* Hints collected so far: *ret, in order. SIZE_MAX: not known, look everywhere. */
+size_t cow_hints(const struct cow *c, const struct track_hint **ret);
+
+/* While the target is stopped: saves pages from now on; what the ring holds is forgotten. */
+void cow_begin_saving(struct cow *c);
+
+void cow_stop(struct cow *c);
+
+/* Writes that could not be saved. */
+uint64_t cow_lost(const struct cow *c);
+
+/* Share of the ring that is filled, percent. */
+unsigned cow_fill(const struct cow *c);
+
+/*
+ * Hands over what lies in the ring, in order; with `all`, everything whose reservation had begun, waiting for those
+ * being written. `bytes` is NULL where the record says that pages were not read. One caller at a time.
+ * Returns 0 or what `take` returned.
+ */
+int cow_drain(struct cow *c, bool all, int (*take)(void *arg, const struct track_record *r, const void *bytes),
+	      void *arg);
+
+/* Becomes readable when the ring is a quarter full. */
+int cow_fd(const struct cow *c);
+
+#endif

@@ -1,0 +1,165 @@
+/* What the files of track/ share. */
+#ifndef BCR_TRACK_INNER_H
+#define BCR_TRACK_INNER_H
+
+#include <pthread.h>
+
+#include "track/cow.h"
+#include "track/scan.h"
+#include "track/store.h"
+#include "track/track.h"
+
+/* Pages copied inside each stop because they were torn before. */
+enum { MAX_HOT_PAGES = 1024 };
+
+enum { PIECE_PAGES = 512, PIECE_BYTES = PIECE_PAGES * MODEL_PAGE_SIZE, CHUNK_BYTES = 2 << 20 };
+
+/* Existing pages of the same categories (enum page_category). */
+struct span {
+	taddr_t start, end;
+	uint64_t categories;
+};
+typedef VEC(struct span) spans;
+
+/* What a later look at one page said; categories 0: it does not exist. */
+struct patch {
+	taddr_t addr;
+	uint64_t categories;
+};
+
+/* An address space. */
+struct track_mm {
+	uint32_t nr;     /* for BPF and the store */
+	pid_t pid;       /* a process that has it; 0: this one is unused */
+	int uffd;        /* -1: none, nothing in it is protected */
+	int pagemap_fd;  /* bound to it */
+	int mem_fd;      /* -1: not opened yet */
+	bool keep_shared; /* pages may be shared copy-on-write with others of the tree */
+	bool present;    /* in the model of the stop */
+	bool blind;      /* the look before the stop failed */
+	spans ranges;    /* private mappings, the ones to look at */
+	spans seen;      /* by the scan before the stop, or inside it when everything had to be looked at */
+	VEC(struct patch) patches; /* in the order they were made: the last says what is so */
+	spans copied;    /* pages of mappings that are not tracked: copied inside the stop */
+	VEC(bool) tracked; /* parallel to the mappings of the stopped model: its pages are in `seen`, not in `copied` */
+	taddr_t copied_to; /* during tracker_copy(): pages below are in the image */
+};
+
+/* Pages of a shared object, copied inside the stop: they lie in the store, in a row. */
+struct shmem_piece {
+	uint32_t shmem; /* index in model.shmems */
+	uint64_t offset_bytes, nr_pages;
+	uint32_t slot;
+};
+
+/* What one record says of a page, for the search for strays. */
+enum trace_kind {
+	TRACE_UNREAD, /* it did not exist */
+	TRACE_ZERO,   /* it was all zero: as good as a hole */
+	TRACE_FAULT,  /* it existed when it was written */
+	TRACE_CALL,   /* it existed when it was dropped */
+};
+
+struct trace {
+	uint64_t page; /* address | number of the address space */
+	uint64_t seq;
+	enum trace_kind kind;
+};
+
+struct tracker {
+	const struct track_ops *ops;
+	struct track_env env;
+	struct track_stats stats;
+	VEC(struct track_mm *) mms;
+	struct cow *cow;          /* NULL: the back end does not save */
+	struct track_hint *sorted; /* room for TRACK_NR_HINTS; with cow */
+	struct store store;
+	VEC(struct shmem_piece) shmem_pieces;
+	pthread_mutex_t lock;     /* of the store and the ring, during tracker_copy() */
+	bool look_everywhere;     /* hints were not enough the last time */
+	bool pages_exact;         /* the pages that existed at the cut are known from a scan inside the stop */
+	size_t hints_taken;       /* hints before this one have been followed for good */
+	uint64_t stop_bytes;      /* copied inside the stop, so far */
+	VEC(struct trace) traces; /* of pages since the cut, while pages_exact is false; under the lock */
+	spans candidates;         /* for strays: written, and not in the list; categories | number of the address space << 32 */
+	bool precut, cut;         /* tracker_precut(), tracker_cut() have been done */
+	VEC(uint64_t) hot;        /* address | number of the address space: pages that were torn, to be copied inside the stop */
+};
+
+/* protect.c */
+
+/* Registers the mappings of `mm` that can be and are not yet, and protects their pages. */
+int protect_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm);
+
+/*
+ * Waits until whoever holds the lock of the address space has let go: calls that drop or move pages and began before hints were
+ * collected have ended then.
+ */
+void protect_barrier(const struct track_mm *tm);
+
+/* May this mapping have pages of its own that a restore gets from the image? As capture/memory.c has it. */
+bool vma_has_own_pages(const struct vma *vma);
+
+/* pages.c */
+
+/* Is a page of these categories in this mapping for the image? */
+bool page_is_wanted(const struct vma *vma, uint64_t categories);
+
+/* Appends to spans what a scan found. 0 or -ENOMEM. */
+int spans_add(spans *s, taddr_t start, taddr_t end, uint64_t categories);
+
+/* Puts the patches into `seen`, and forgets them. */
+int pages_apply_patches(struct track_mm *tm);
+
+/* Looks at [start, end) again, and protects what was written: the result goes to the patches. */
+int pages_look_again(struct track_mm *tm, taddr_t start, taddr_t end);
+
+/* Takes the mappings of `mm` whose pages may be tracked as the ones to look at. */
+int pages_set_ranges(struct track_mm *tm, const struct mm *mm);
+
+/*
+ * Looks at all pages of these mappings that are tracked; with `protect`, protects first what was written. 0 or a negative
+ * errno, not reported.
+ */
+int pages_look_everywhere(const struct tracker *t, struct track_mm *tm, bool protect);
+
+/* Follows hints from number `from` on. 0, a negative errno, or 1: they do not say enough. */
+int pages_follow_hints(struct tracker *t, size_t from, size_t *ret_nr);
+
+/* now.c: copying now, ahead or inside the stop. */
+
+/* Reads pages [start, end) into the store. Those that cannot be read are kept as such. */
+int now_copy(struct tracker *t, struct track_mm *tm, taddr_t start, taddr_t end);
+
+/* All wanted pages of a mapping. -EAGAIN: more than the limit. */
+int now_copy_vma(struct tracker *t, struct track_mm *tm, const struct vma *vma);
+
+/* Pages of protected mappings that were written since they were protected. */
+int now_copy_written(struct tracker *t, struct track_mm *tm, const struct vma *vma);
+
+/* Those of these pages (address | number of the address space) that exist. */
+int now_copy_pages(struct tracker *t, const uint64_t *pages, size_t nr);
+
+/* Pages that a thread will pin for writing as soon as it goes on, without a fault: shared futexes it waits on. */
+int now_copy_futexes(struct tracker *t, const struct model *m);
+
+int now_copy_shmem(struct tracker *t, const struct model *m, size_t shmem);
+
+/*
+ * Reads `nr` pages at `addr` into `buf`; clears the bit in `got` (a bit per page, set before) of those that cannot be read. Returns
+ * how many were read.
+ */
+size_t now_read(struct track_mm *tm, taddr_t addr, size_t nr, uint8_t *buf, uint64_t *got);
+
+struct track_mm *tracker_find(const struct tracker *t, pid_t pid);
+
+/*
+ * After tracker_copy() has read everything: looks for pages that are not in the list; then, when the ring has been emptied and under
+ * the lock, whether they all came after the cut. -EAGAIN: not all.
+ */
+int strays_collect(struct tracker *t, const struct model *m);
+int strays_check(struct tracker *t, const struct model *m);
+
+extern const struct track_ops track_wp_cow_ops, track_wp_async_ops, track_soft_dirty_ops, track_none_ops;
+
+#endif

@@ -1,0 +1,251 @@
+/* Pages that are copied at once: ahead of the stop, or inside it. They wait in the store. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "track/futex-x86_64.h"
+#include "track/inner.h"
+
+/* PROT_NONE and execute-only mappings: only /proc/PID/mem reads those (ptrace access). */
+static ssize_t read_forced(struct track_mm *tm, taddr_t addr, uint8_t *buf, size_t len)
+{
+	if (tm->mem_fd < 0) {
+		char path[48];
+
+		snprintf(path, sizeof(path), "/proc/%d/mem", tm->pid);
+		tm->mem_fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (tm->mem_fd < 0)
+			return -1;
+	}
+	return pread(tm->mem_fd, buf, len, (off_t)addr);
+}
+
+static size_t read_some(struct track_mm *tm, taddr_t addr, uint8_t *buf, size_t len)
+{
+	struct iovec local = { buf, len };
+	struct iovec remote = { (void *)(uintptr_t)addr, len };
+	/* process_vm_readv is faster, but pins what it reads: pages shared copy-on-write with relatives would be unshared. */
+	ssize_t got = tm->keep_shared ? 0 : process_vm_readv(tm->pid, &local, 1, &remote, 1, 0);
+
+	if (got < MODEL_PAGE_SIZE)
+		got = read_forced(tm, addr, buf, len);
+	return got > 0 ? (size_t)got / MODEL_PAGE_SIZE : 0;
+}
+
+size_t now_read(struct track_mm *tm, taddr_t addr, size_t nr, uint8_t *buf, uint64_t *got)
+{
+	size_t nr_read = 0;
+
+	for (size_t i = 0; i < nr;) {
+		size_t n = read_some(tm, addr + i * MODEL_PAGE_SIZE, buf + i * MODEL_PAGE_SIZE,
+				     (nr - i) * MODEL_PAGE_SIZE);
+
+		nr_read += n;
+		i += n;
+		if (i < nr) {
+			/* This one cannot be read: gone meanwhile, or a guard page. The ones behind it may be. */
+			got[i / 64] &= ~(1ull << i % 64);
+			i++;
+		}
+	}
+	return nr_read;
+}
+
+int now_copy(struct tracker *t, struct track_mm *tm, taddr_t start, taddr_t end)
+{
+	for (taddr_t at = start; at < end;) {
+		uint64_t got[PIECE_PAGES / 64];
+		size_t nr = (end - at) / MODEL_PAGE_SIZE;
+		uint32_t slot;
+		int err = 0;
+
+		if (nr > PIECE_PAGES)
+			nr = PIECE_PAGES;
+		memset(got, 0xff, sizeof(got));
+		uint8_t *room = store_room(&t->store, nr, &slot);
+		if (!room)
+			return fail(-ENOMEM, "pid %d: keep %zu of its pages", tm->pid, nr);
+		now_read(tm, at, nr, room, got);
+		for (size_t i = 0; i < nr && !err; i++) {
+			taddr_t addr = at + i * MODEL_PAGE_SIZE;
+
+			if (got[i / 64] >> i % 64 & 1)
+				err = store_set(&t->store, tm->nr, addr, 0, slot + i);
+			else
+				err = store_put(&t->store, tm->nr, addr, 0, NULL);
+		}
+		if (err)
+			return fail(err, "pid %d: keep %zu of its pages", tm->pid, nr);
+		at += nr * MODEL_PAGE_SIZE;
+	}
+	return 0;
+}
+
+static int charge(struct tracker *t, uint64_t bytes)
+{
+	t->stop_bytes += bytes;
+	t->stats.cut_pages_copied += bytes / MODEL_PAGE_SIZE;
+	return t->env.max_stop_bytes && t->stop_bytes > t->env.max_stop_bytes ? -EAGAIN : 0;
+}
+
+struct now_walk {
+	struct tracker *t;
+	struct track_mm *tm;
+	const struct vma *vma;
+};
+
+static int found_unprotected(void *arg, const struct page_range *r)
+{
+	struct now_walk *w = arg;
+	bool guard = r->categories & PAGE_CAT_GUARD;
+
+	if (!page_is_wanted(w->vma, r->categories))
+		return 0;
+	int err = spans_add(&w->tm->copied, r->start, r->end, r->categories);
+	if (!err && !guard)
+		err = charge(w->t, r->end - r->start);
+	return err || guard ? err : now_copy(w->t, w->tm, r->start, r->end);
+}
+
+int now_copy_vma(struct tracker *t, struct track_mm *tm, const struct vma *vma)
+{
+	struct now_walk w = { t, tm, vma };
+
+	return scan_pages(tm->pagemap_fd, vma->start, vma->end, 0, false, found_unprotected, &w);
+}
+
+static int found_written(void *arg, const struct page_range *r)
+{
+	struct now_walk *w = arg;
+
+	if (!page_is_wanted(w->vma, r->categories) || r->categories & PAGE_CAT_GUARD)
+		return 0;
+	int err = charge(w->t, r->end - r->start);
+	return err ? err : now_copy(w->t, w->tm, r->start, r->end);
+}
+
+int now_copy_written(struct tracker *t, struct track_mm *tm, const struct vma *vma)
+{
+	struct now_walk w = { t, tm, vma };
+
+	return scan_pages(tm->pagemap_fd, vma->start, vma->end, PAGE_CAT_WRITTEN, true, found_written, &w);
+}
+
+static int found_page(void *arg, const struct page_range *r)
+{
+	struct now_walk *w = arg;
+
+	if (r->categories & (PAGE_CAT_PFNZERO | PAGE_CAT_GUARD))
+		return 0;
+	int err = charge(w->t, r->end - r->start);
+	return err ? err : now_copy(w->t, w->tm, r->start, r->end);
+}
+
+int now_copy_pages(struct tracker *t, const uint64_t *pages, size_t nr)
+{
+	for (size_t i = 0; i < nr; i++) {
+		uint32_t mm = pages[i] & (MODEL_PAGE_SIZE - 1);
+		taddr_t addr = pages[i] - mm;
+		struct now_walk w = { .t = t };
+
+		if (mm >= t->mms.nr || !t->mms.v[mm]->present)
+			continue;
+		w.tm = t->mms.v[mm];
+		int err = scan_pages(w.tm->pagemap_fd, addr, addr + MODEL_PAGE_SIZE, 0, false, found_page, &w);
+		if (err)
+			return err == -EAGAIN ? err : fail(err, "pid %d: copy its page %llx", w.tm->pid,
+							   (unsigned long long)addr);
+	}
+	return 0;
+}
+
+/*
+ * A wait that the stop interrupted is begun again; for a futex that processes may share, as pthread_join(3) uses, the kernel
+ * finds the page by pinning it for writing. It is not written then, but it is not protected any more either.
+ */
+int now_copy_futexes(struct tracker *t, const struct model *m)
+{
+	VEC_FOREACH(task, &m->tasks) {
+		const struct mm *mm = task->mm_id ? model_find_mm(m, task->mm_id) : NULL;
+		struct track_mm *tm = mm ? tracker_find(t, mm->pid) : NULL;
+
+		if (!tm)
+			continue;
+		VEC_FOREACH(th, &task->threads) {
+			const struct cpu_regs *r = &th->cpu.regs;
+
+			if (!futex_wait_is_shared(r))
+				continue;
+			uint64_t page = (r->di & ~(uint64_t)(MODEL_PAGE_SIZE - 1)) | tm->nr;
+			int err = now_copy_pages(t, &page, 1);
+			if (err)
+				return err;
+		}
+	}
+	return 0;
+}
+
+static int open_shmem(const struct shmem *s, int *ret)
+{
+	char path[96];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", s->pid, (unsigned long long)s->start,
+		 (unsigned long long)s->map_files_end);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st))
+		return fail(-errno, "pid %d: open shared memory %u by %s", s->pid, s->id, path);
+	if (st.st_ino != s->ino)
+		return fail(0, "pid %d: %s is not shared memory %u any more", s->pid, path, s->id);
+	*ret = take_fd(&fd);
+	return 0;
+}
+
+static int copy_shmem_range(struct tracker *t, const struct shmem *s, size_t index, int fd, off_t start, off_t end)
+{
+	int err = charge(t, end - start);
+
+	for (off_t at = start; !err && at < end;) {
+		size_t nr = (end - at) / MODEL_PAGE_SIZE;
+		uint32_t slot;
+
+		if (nr > PIECE_PAGES)
+			nr = PIECE_PAGES;
+		uint8_t *room = store_room(&t->store, nr, &slot);
+		if (!room)
+			return fail(-ENOMEM, "pid %d: keep shared memory %u", s->pid, s->id);
+		ssize_t got = pread(fd, room, nr * MODEL_PAGE_SIZE, at);
+		if (got != (ssize_t)(nr * MODEL_PAGE_SIZE))
+			return fail(got < 0 ? -errno : -EIO, "pid %d: read shared memory %u at offset %llu", s->pid, s->id,
+				    (unsigned long long)at);
+		err = VEC_PUSH(&t->shmem_pieces, ((struct shmem_piece){ index, at, nr, slot }));
+		at += nr * MODEL_PAGE_SIZE;
+	}
+	return err;
+}
+
+int now_copy_shmem(struct tracker *t, const struct model *m, size_t index)
+{
+	const struct shmem *s = m->shmems.v[index];
+	_cleanup_close_ int fd = -1;
+	int err = open_shmem(s, &fd);
+
+	for (off_t at = 0; !err;) {
+		off_t data = lseek(fd, at, SEEK_DATA);
+		if (data < 0)
+			break; /* ENXIO: nothing behind `at` */
+		off_t hole = lseek(fd, data, SEEK_HOLE);
+		if (hole < 0)
+			return fail(-errno, "pid %d: size up shared memory %u", s->pid, s->id);
+		err = copy_shmem_range(t, s, index, fd, data, hole);
+		at = hole;
+	}
+	return err;
+}

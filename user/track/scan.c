@@ -1,0 +1,134 @@
+/* PAGEMAP_SCAN for the tracker. */
+#include "track/scan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "sys/uapi.h"
+
+enum {
+	SCAN_WP_MATCHING = 1 << 0,
+	NR_RANGES = 1024,
+	PAGE_BYTES = 4096,
+	EXISTS = PAGE_CAT_PRESENT | PAGE_CAT_SWAPPED,
+	TOLD = PAGE_CAT_FILE | PAGE_CAT_PRESENT | PAGE_CAT_SWAPPED | PAGE_CAT_PFNZERO | PAGE_CAT_HUGE,
+};
+
+int scan_open(pid_t pid, int *ret_fd)
+{
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	*ret_fd = open(path, O_RDONLY | O_CLOEXEC);
+	return *ret_fd < 0 ? -errno : 0;
+}
+
+/* Guard pages are told apart since Linux 6.15; an unknown category is EINVAL. */
+static uint64_t guard_category(int fd)
+{
+	static int known; /* 0: not asked yet, 1: yes, -1: no */
+
+	if (!known) {
+		struct bcr_pm_scan_arg arg = {
+			.size = sizeof(arg),
+			.end = PAGE_BYTES,
+			.category_anyof_mask = EXISTS,
+			.return_mask = TOLD | PAGE_CAT_GUARD,
+		};
+		struct bcr_pm_page_region one;
+
+		arg.vec = (uintptr_t)&one;
+		arg.vec_len = 1;
+		known = ioctl(fd, BCR_PAGEMAP_SCAN, &arg) < 0 ? -1 : 1;
+	}
+	return known > 0 ? PAGE_CAT_GUARD : 0;
+}
+
+int scan_probe(void)
+{
+	struct bcr_pm_page_region one;
+	struct bcr_pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.end = PAGE_BYTES,
+		.vec = (uintptr_t)&one,
+		.vec_len = 1,
+		.category_anyof_mask = EXISTS,
+		.return_mask = TOLD,
+	};
+	_cleanup_close_ int fd = -1;
+	int err = scan_open(getpid(), &fd);
+
+	if (err)
+		return err;
+	return ioctl(fd, BCR_PAGEMAP_SCAN, &arg) < 0 ? -errno : 0;
+}
+
+int scan_arm(int fd, uint64_t start, uint64_t end)
+{
+	struct bcr_pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.flags = SCAN_WP_MATCHING,
+		.start = start,
+		.end = end,
+		.category_mask = PAGE_CAT_WRITTEN,
+		.category_anyof_mask = EXISTS,
+	};
+
+	/* Without a vector the walk goes to the end by itself. */
+	return ioctl(fd, BCR_PAGEMAP_SCAN, &arg) < 0 ? -errno : 0;
+}
+
+int scan_pages(int fd, uint64_t start, uint64_t end, uint64_t need, bool state,
+	       int (*found)(void *arg, const struct page_range *r), void *arg)
+{
+	struct page_range ranges[NR_RANGES];
+	int nr;
+
+	_Static_assert(sizeof(ranges[0]) == sizeof(struct bcr_pm_page_region), "the kernel's layout");
+	do {
+		struct bcr_pm_scan_arg scan = {
+			.size = sizeof(scan),
+			.start = start,
+			.end = end,
+			.vec = (uintptr_t)ranges,
+			.vec_len = NR_RANGES,
+			.category_mask = need,
+			.category_anyof_mask = EXISTS,
+			.return_mask = TOLD | guard_category(fd) |
+				       (state ? PAGE_CAT_WRITTEN | PAGE_CAT_WPALLOWED : 0),
+		};
+
+		nr = ioctl(fd, BCR_PAGEMAP_SCAN, &scan);
+		if (nr < 0)
+			return -errno;
+		for (int i = 0; i < nr; i++) {
+			int err = found(arg, &ranges[i]);
+
+			if (err)
+				return err;
+			start = ranges[i].end;
+		}
+		/* walk_end may be stale at the end of a walk (see sys/pagemap.c): a vector not full means the end. */
+	} while (nr == NR_RANGES && start < end);
+	return 0;
+}
+
+bool scan_is_registered(int fd, uint64_t addr)
+{
+	struct bcr_pm_page_region one;
+	struct bcr_pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = addr,
+		.end = addr + PAGE_BYTES,
+		.vec = (uintptr_t)&one,
+		.vec_len = 1,
+		.category_mask = PAGE_CAT_WPALLOWED,
+		.return_mask = PAGE_CAT_WPALLOWED,
+	};
+
+	return ioctl(fd, BCR_PAGEMAP_SCAN, &arg) == 1;
+}

@@ -1,0 +1,34 @@
+/* The page map of one process as the tracker uses it: which pages exist, which were written, protect them again. */
+#ifndef BCR_TRACK_SCAN_H
+#define BCR_TRACK_SCAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "sys/pagemap.h"
+
+/* Opens /proc/PID/pagemap; bound to the address space the process has now. 0 or a negative errno, not reported. */
+int scan_open(pid_t pid, int *ret_fd);
+
+/* Can the kernel scan page maps? 0 or a negative errno. */
+int scan_probe(void);
+
+/*
+ * Write-protects the pages in [start, end) that were written and exist, where mappings are registered for asynchronous
+ * protection; skips others. Holes stay as they are: protecting them would cost page tables.
+ */
+int scan_arm(int fd, uint64_t start, uint64_t end);
+
+/*
+ * Calls `found` for each range of existing (present or swapped) pages, ascending. `need` are categories a page must have
+ * (0: none). Categories told: FILE, PRESENT, SWAPPED, PFNZERO, GUARD, HUGE, and with `state` WRITTEN and WPALLOWED too.
+ * Returns 0, a negative errno (not reported), or what `found` returned.
+ */
+int scan_pages(int fd, uint64_t start, uint64_t end, uint64_t need, bool state,
+	       int (*found)(void *arg, const struct page_range *r), void *arg);
+
+/* Is the mapping at `addr` registered for asynchronous protection? */
+bool scan_is_registered(int fd, uint64_t addr);
+
+#endif
