@@ -7,7 +7,8 @@
  * - A target that is ended, or left stopped, stays stopped until its images are complete, so that a full disk never costs a process.
  *   `commit` makes the set valid and only then ends the target: the one stage that cannot be undone.
  * - A target that goes on running is stopped for the cut only (docs/freeze.md): its memory is tracked, and copied after the
- *   thaw as it was at the cut. A cut that cannot be completed is made again, and the last try copies inside the stop.
+ *   thaw as it was at the cut. A cut that cannot be completed is made again; after CUT_TRIES the first order of events is taken,
+ *   as it is where the kernel cannot track, or the user does not want it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -38,8 +39,8 @@ struct flow {
 };
 
 enum {
-	CUT_TRIES = 6,
-	MAX_STOP_BYTES = 8 << 20, /* more is not copied inside a stop while another try may do better */
+	CUT_TRIES = 5,
+	MAX_STOP_BYTES = 8 << 20, /* more is not copied inside the stop of a cut */
 };
 
 static int create_images(struct flow *f)
@@ -273,6 +274,17 @@ static void report_stats(const struct flow *f)
 	       s->freezing_us, s->frozen_us, s->memdump_us, s->memwrite_us,
 	       (unsigned long long)s->pages_scanned, (unsigned long long)s->pages_written,
 	       (unsigned long long)s->shpages_scanned, (unsigned long long)s->shpages_written);
+	if (f->tracker) {
+		const struct track_stats *t = tracker_stats(f->tracker);
+
+		printf("Tracking: %s\n"
+		       "Pages copied before a write: %llu\n"
+		       "Pages copied inside the stop: %llu\n"
+		       "Pages torn: %llu\n"
+		       "Cuts made again: %u\n",
+		       tracker_backend(f->tracker), (unsigned long long)t->pages_saved,
+		       (unsigned long long)t->cut_pages_copied, (unsigned long long)t->pages_torn, f->retakes);
+	}
 	fflush(stdout);
 }
 
@@ -293,6 +305,8 @@ static int commit(struct flow *f)
 	}
 	f->stats.freezing_us = freeze_freezing_us(f->freeze);
 	f->stats.frozen_us = freeze_frozen_us(f->freeze);
+	if (f->tracker)
+		f->stats.frozen_us += tracker_stats(f->tracker)->paused_us;
 	report_stats(f);
 	return stats_write_dump(req->work_dirfd, &f->stats);
 }
@@ -330,7 +344,7 @@ static int take_cut(struct flow *f)
 	int err = -EAGAIN;
 
 	for (unsigned try = 0; try < CUT_TRIES && err == -EAGAIN; try++) {
-		/* What is new since the last look is tracked as well; the last try copies whatever there is to copy. */
+		/* What is new since the last look is tracked as well. */
 		if (try) {
 			f->retakes++;
 			log_info("the cut could not be completed (%llu pages torn so far): once more",
@@ -339,13 +353,8 @@ static int take_cut(struct flow *f)
 			if (err)
 				return err;
 		}
-		if (try == CUT_TRIES - 1)
-			tracker_limit(f->tracker, 0);
 		err = stages_run(cut_stages, NR_CUT_STAGES, f, worker_should_stop);
 	}
-	if (err == -EAGAIN)
-		return fail(0, "pid %d: its memory changed in ways that could not be followed in %d tries; use --track=none",
-			    f->req->root, CUT_TRIES);
 	return err;
 }
 
@@ -367,15 +376,39 @@ static const struct stage live_stages[] = {
 };
 enum { NR_LIVE_STAGES = sizeof(live_stages) / sizeof(live_stages[0]) };
 
+/* Is memory to be tracked? What the user named is taken at its word: tracker_open() says what is missing. */
+static bool wants_tracking(const struct dump_request *req)
+{
+	const struct track_ops *ops;
+	const char *why = "";
+
+	if (!req->leave_running)
+		return false;
+	if (req->track)
+		return strcmp(req->track, "none");
+	/* Back ends that save pages need what another one needs, and BPF: tracker_open() asks for that, it takes time. */
+	for (size_t i = 0; (ops = track_ops_at(i)); i++) {
+		if (strcmp(ops->name, "none") && !ops->saves && !ops->probe(&why))
+			return true;
+	}
+	log_info("memory is copied inside the stop: %s", why);
+	return false;
+}
+
 static int dump_in_worker(void *arg)
 {
 	struct flow f = { .req = arg };
-	int err;
+	int err = -EAGAIN;
 
-	if (f.req->leave_running)
+	if (wants_tracking(f.req))
 		err = stages_run(live_stages, NR_LIVE_STAGES, &f, worker_should_stop);
-	else
+	if (err == -EAGAIN) {
+		if (f.retakes)
+			log_warn("pid %d: its memory changed in ways that could not be followed in %d tries; it is copied "
+				 "inside the stop",
+				 f.req->root, CUT_TRIES);
 		err = stages_run(dump_stages, NR_DUMP_STAGES, &f, worker_should_stop);
+	}
 	if (err)
 		return err;
 	freeze_destroy(f.freeze);
