@@ -7,15 +7,29 @@ set -eu
 crit=(/usr/bin/python3 /usr/bin/crit)
 "${crit[@]}" show --help >/dev/null 2>&1 || skip "no crit: install the package criu"
 
+# All files of a set by the library that crit is made of, in one process; and one of each sort by crit itself.
 decode() {
-	local file
-	for file in "$1"/*.img "$1"/stats-*; do
-		# Raw pages; and what CRIU's format has no place for: files that CRIU, and so crit, does not look at.
-		case ${file##*/} in pages-* | bcr-*) continue ;; esac
-		"${crit[@]}" show "$file" >decoded 2>&1 || { show_log decoded; fail "crit does not decode $file"; }
-		/usr/bin/python3 -IS -c 'import json; json.load(open("decoded"))' || fail "crit shows no JSON for $file"
-		decoded=$((decoded + 1))
-	done
+	local file sort last=
+	/usr/bin/python3 -I - "$1" >decoded 2>&1 <<-'PYTHON' || { show_log decoded; fail "crit's library does not decode $1"; }
+	import glob, json, os, sys
+	import pycriu
+	for path in sorted(glob.glob(sys.argv[1] + "/*.img") + glob.glob(sys.argv[1] + "/stats-*")):
+	    # Raw pages; and what CRIU's format has no place for: files that CRIU, and so crit, does not look at.
+	    if os.path.basename(path).startswith(("pages-", "bcr-")):
+	        continue
+	    print(path)
+	    with open(path, "rb") as f:
+	        json.dumps(pycriu.images.load(f, True, no_payload=False)["entries"])
+	PYTHON
+	decoded=$((decoded + $(wc -l <decoded)))
+	while read -r file; do
+		sort=${file##*/}
+		sort=${sort%%-[0-9]*}
+		[ "$sort" != "$last" ] || continue
+		last=$sort
+		"${crit[@]}" show "$file" >shown 2>&1 || { show_log shown; fail "crit does not decode $file"; }
+		grep -q '"entries"' shown || fail "crit shows no entries for $file"
+	done < <(sort decoded)
 	local whats="ps fds mems"
 	# crit wants descriptors and memory of every process, and zombies have none, in sets of CRIU neither.
 	[ "${1##*/}" != images-sessions ] || whats="ps"

@@ -44,7 +44,7 @@ for ((i = 1; i <= rounds; i++)); do
 	# The token has been all round the tree since.
 	now=$(cat "$dir/rounds")
 	await number "$dir/rounds" $((10#$now + 2)) || { show_log "$dir/log"; fail "round $i: the tree does not go on"; }
-	tree "$pid" | cmp -s - tree.before || fail "round $i: another tree than before"
+	tree "$pid" | diff tree.before - || { show_log "$dir/log"; fail "round $i: another tree than before"; }
 done
 
 say "nothing is left behind"
