@@ -17,6 +17,9 @@
 
 #include "base/log.h"
 
+/* There in builds with the address sanitizer, which looks for leaks at exit(3) only otherwise. */
+void __lsan_do_leak_check(void) __attribute__((weak));
+
 static volatile sig_atomic_t stop_asked;
 static volatile sig_atomic_t worker_pid;
 
@@ -83,7 +86,10 @@ int worker_run(int (*run)(void *arg), void *arg)
 	}
 	if (!pid) {
 		sigprocmask(SIG_SETMASK, &before, NULL);
-		_exit(-worker_main(front, run, arg) & 0xff);
+		int err = worker_main(front, run, arg);
+		if (__lsan_do_leak_check)
+			__lsan_do_leak_check();
+		_exit(-err & 0xff);
 	}
 	worker_pid = pid;
 	sigprocmask(SIG_SETMASK, &before, NULL);
