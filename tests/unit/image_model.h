@@ -227,7 +227,7 @@ static inline void make_sockets(struct model *m, struct file *ret[2])
 	memcpy(un->unix_sk.name, "\0abstract", 9);
 	un->unix_sk.name_len = 9;
 	un->unix_sk.so_sndbuf = un->unix_sk.so_rcvbuf = 212992;
-	un->unix_sk.passcred = true;
+	un->unix_sk.passcred = un->unix_sk.reuseaddr = true;
 	ret[0] = in;
 	ret[1] = un;
 }

@@ -207,6 +207,7 @@ static void same_unix(const char *what, const struct file *x, const struct file 
 	SAME(unix_sk.so_sndbuf);
 	SAME(unix_sk.so_rcvbuf);
 	SAME(unix_sk.passcred);
+	SAME(unix_sk.reuseaddr);
 }
 
 static void same_epoll(const char *what, const struct file *a, const struct file *b)

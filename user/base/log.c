@@ -21,10 +21,15 @@ static struct {
 	struct timespec start;
 } logger = { .level = LOG_WARN, .fd = -1, .err_fd = STDERR_FILENO };
 
+struct refusal {
+	const char *file; /* that refused; a literal */
+	char *text;       /* owned */
+};
+
 /* Refusals of one observation; `active` while they are gathered rather than reported. */
 static struct {
 	bool active;
-	VEC(char *) lines;
+	VEC(struct refusal) list;
 } refusals;
 
 static const char *const level_names[] = { "Error", "Warn", "Info", "Debug", "Trace" };
@@ -178,29 +183,34 @@ int fail_at(const char *file, int err, const char *fmt, ...)
 	return err;
 }
 
+static bool already_refused(const char *text)
+{
+	VEC_FOREACH(refusal, &refusals.list) {
+		if (!strcmp(refusal->text, text))
+			return true;
+	}
+	return false;
+}
+
 int unsupported_at(const char *file, const char *fmt, ...)
 {
-	char *text = NULL;
+	struct refusal refusal = { .file = file };
 	va_list ap;
 
 	va_start(ap, fmt);
-	int len = vasprintf(&text, fmt, ap);
+	int len = vasprintf(&refusal.text, fmt, ap);
 	va_end(ap);
 	if (len < 0)
 		return -EOPNOTSUPP;
-	if (!refusals.active) {
-		log_line(LOG_ERROR, file, "%s", text);
-		free(text);
+	if (refusals.active && already_refused(refusal.text)) {
+		free(refusal.text);
 		return -EOPNOTSUPP;
 	}
-	for (size_t i = 0; i < refusals.lines.nr; i++) {
-		if (!strcmp(refusals.lines.v[i], text)) {
-			free(text);
-			return -EOPNOTSUPP;
-		}
+	/* What cannot be gathered for want of memory is said at once: a line of the list is never lost. */
+	if (!refusals.active || VEC_PUSH(&refusals.list, refusal)) {
+		log_line(LOG_ERROR, file, "%s", refusal.text);
+		free(refusal.text);
 	}
-	if (VEC_PUSH(&refusals.lines, text))
-		free(text);
 	return -EOPNOTSUPP;
 }
 
@@ -212,19 +222,19 @@ void refusals_begin(void)
 
 void refusals_discard(void)
 {
-	for (size_t i = 0; i < refusals.lines.nr; i++)
-		free(refusals.lines.v[i]);
-	VEC_FREE(&refusals.lines);
+	VEC_FOREACH(refusal, &refusals.list)
+		free(refusal->text);
+	VEC_FREE(&refusals.list);
 	refusals.active = false;
 }
 
 size_t refusals_end(void)
 {
-	size_t nr = refusals.lines.nr;
+	size_t nr = refusals.list.nr;
 
 	refusals.active = false;
-	for (size_t i = 0; i < nr; i++)
-		log_error("%s", refusals.lines.v[i]);
+	VEC_FOREACH(refusal, &refusals.list)
+		log_line(LOG_ERROR, refusal->file, "%s", refusal->text);
 	refusals_discard();
 	return nr;
 }

@@ -46,7 +46,6 @@ static const struct sockopt_default defaults[] = {
 	{ SOL_SOCKET, SO_RCVLOWAT, "SO_RCVLOWAT" },
 	{ SOL_SOCKET, SO_KEEPALIVE, "SO_KEEPALIVE" },
 	{ SOL_SOCKET, SO_BROADCAST, "SO_BROADCAST" },
-	{ SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR" },
 };
 
 /* --- what only sock_diag(7) tells --- */
@@ -213,17 +212,20 @@ static int check_end(const struct observed_file *of, const struct diag *d, int f
 static int collect_options(const struct observed_file *of, int fd, struct file *f)
 {
 	struct sockopt_buffers b = {};
-	uint32_t passcred = 0;
+	uint32_t passcred = 0, reuseaddr = 0;
 	int err = sockopt_get_buffers(fd, &b);
 
 	if (!err)
 		err = sockopt_get(fd, SOL_SOCKET, SO_PASSCRED, &passcred);
+	if (!err)
+		err = sockopt_get(fd, SOL_SOCKET, SO_REUSEADDR, &reuseaddr);
 	if (err)
 		return fail(err, "pid %u fd %d: read the socket's options", of->rec.tgid, of->rec.fd);
 	f->unix_sk.so_sndbuf = b.sndbuf;
 	f->unix_sk.so_rcvbuf = b.rcvbuf;
 	f->unix_sk.so_buf_lock = b.lock;
 	f->unix_sk.passcred = passcred;
+	f->unix_sk.reuseaddr = reuseaddr;
 	return sockopt_check_defaults(of, fd, defaults, sizeof(defaults) / sizeof(defaults[0]));
 }
 
@@ -265,9 +267,10 @@ static SkOptsEntry *save_options(struct save_ctx *ctx, const struct file *f)
 		return NULL;
 	e->so_sndbuf = f->unix_sk.so_sndbuf;
 	e->so_rcvbuf = f->unix_sk.so_rcvbuf;
-	e->has_so_buf_lock = e->has_so_passcred = true;
+	e->has_so_buf_lock = e->has_so_passcred = e->has_reuseaddr = true;
 	e->so_buf_lock = f->unix_sk.so_buf_lock;
 	e->so_passcred = f->unix_sk.passcred;
+	e->reuseaddr = f->unix_sk.reuseaddr;
 	return e;
 }
 
@@ -347,6 +350,7 @@ static int unix_load(struct model *m, const FileEntry *msg, struct file *f)
 	f->unix_sk.so_rcvbuf = e->opts->so_rcvbuf;
 	f->unix_sk.so_buf_lock = e->opts->has_so_buf_lock ? e->opts->so_buf_lock & 3 : 0;
 	f->unix_sk.passcred = e->opts->has_so_passcred && e->opts->so_passcred;
+	f->unix_sk.reuseaddr = e->opts->has_reuseaddr && e->opts->reuseaddr;
 	return common_load("unix socket", e->flags, e->fown, f);
 }
 
@@ -429,6 +433,8 @@ static int set_up(const struct file *f, int fd)
 	err = sockopt_set_buffers(fd, &b);
 	if (!err)
 		err = sockopt_differ_set(fd, SOL_SOCKET, SO_PASSCRED, f->unix_sk.passcred);
+	if (!err) /* without effect on unix sockets, but a program can read it */
+		err = sockopt_differ_set(fd, SOL_SOCKET, SO_REUSEADDR, f->unix_sk.reuseaddr);
 	if (err)
 		return fail(err, "unix socket %s: set its options", name_text(f).text);
 	if (f->unix_sk.state == STATE_LISTEN && listen(fd, f->unix_sk.backlog))

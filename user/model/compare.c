@@ -294,6 +294,7 @@ static void cmp_unix(struct compare *c, const struct file *a, const struct file 
 	DEC(unix_sk.so_sndbuf);
 	DEC(unix_sk.so_rcvbuf);
 	DEC(unix_sk.passcred);
+	DEC(unix_sk.reuseaddr);
 }
 
 static void cmp_file(struct compare *c, const struct file *a, const struct file *b)

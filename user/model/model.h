@@ -310,7 +310,7 @@ struct file {
 			uint32_t name_len;
 			uint32_t mode, uid, gid; /* of the socket file */
 			uint32_t so_sndbuf, so_rcvbuf, so_buf_lock;
-			bool passcred;
+			bool passcred, reuseaddr;
 		} unix_sk;
 	};
 };
