@@ -76,21 +76,6 @@ static int found_range(void *arg, const struct page_range *r)
 	return add_run(w->mm, r->start, r->end, PAGES_PRESENT);
 }
 
-/*
- * Mappings with pages of their own. The vDSO's pages are carried too: readers of the image find the old
- * entry points in them.
- */
-static bool has_own_pages(const struct vma *vma)
-{
-	if (vma->status & (VMA_VVAR | VMA_VSYSCALL))
-		return false;
-	if (vma->status & VMA_VDSO)
-		return true;
-	if (vma->status & VMA_FILE_PRIVATE)
-		return vma->has_anon;
-	return vma->status & VMA_ANON_PRIVATE;
-}
-
 static int find_pages(struct mm *mm, struct dump_stats *stats)
 {
 	struct pagemap *pm;
@@ -101,7 +86,7 @@ static int find_pages(struct mm *mm, struct dump_stats *stats)
 	VEC_FOREACH(vma, &mm->vmas) {
 		struct vma_walk walk = { mm, vma, stats };
 
-		if (!has_own_pages(vma))
+		if (!vma_has_own_pages(vma))
 			continue;
 		err = pagemap_walk(pm, vma->start, vma->end, found_range, &walk);
 		if (err) {

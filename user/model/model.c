@@ -77,6 +77,17 @@ struct task *model_root(const struct model *m)
 	return &m->tasks.v[0];
 }
 
+bool vma_has_own_pages(const struct vma *vma)
+{
+	if (vma->status & (VMA_VVAR | VMA_VSYSCALL))
+		return false;
+	if (vma->status & VMA_VDSO)
+		return true;
+	if (vma->status & VMA_FILE_PRIVATE)
+		return vma->has_anon;
+	return vma->status & VMA_ANON_PRIVATE;
+}
+
 size_t model_nr_threads(const struct model *m)
 {
 	size_t nr = 0;

@@ -388,6 +388,12 @@ struct file *model_find_file(const struct model *m, uint32_t id);
 struct pipe *model_find_pipe(const struct model *m, uint32_t id);
 struct tty *model_find_tty(const struct model *m, uint32_t id);
 
+/*
+ * May this mapping have pages that a restore can get from the image only? The vDSO's are among them: readers of the image
+ * find the old entry points there.
+ */
+bool vma_has_own_pages(const struct vma *vma);
+
 /* The root task; asserts that there is one. */
 struct task *model_root(const struct model *m);
 

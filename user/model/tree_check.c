@@ -91,6 +91,9 @@ static int check_membership(const struct model *m, const struct task *t, struct 
 
 	if (group && group->sid != t->sid)
 		return flawed(flaw, t->pid, "its process group %d is in another session", t->pgid);
+	/* 0: it is not visible in this pid namespace; -1: the task was just being reaped. */
+	if ((t->sid <= 0 && t->sid != root->sid) || (t->pgid <= 0 && t->pgid != root->pgid))
+		return flawed(flaw, t->pid, "its session or process group is not known");
 	/* The session and the group of the root may be those of somebody outside: --shell-job puts the caller's in their place. */
 	if (t->sid != root->sid && !model_find_task(m, t->sid))
 		err = unsupported("pid %d: the leader of its session %d has exited, which is not supported yet", t->pid, t->sid);

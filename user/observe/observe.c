@@ -83,6 +83,14 @@ int run_changed(const struct run *r, pid_t pid, const char *what)
 
 /* --- refusals --- */
 
+static int run_tree(struct run *r)
+{
+	struct tree_flaw flaw;
+	int err = refuse_tree(&r->obs, &flaw);
+
+	return err == -EUCLEAN ? run_changed(r, flaw.pid, flaw.text) : run_note(r, err);
+}
+
 static int run_refusals(struct run *r)
 {
 	for (size_t i = 0; i < r->m->tasks.nr; i++) {
@@ -90,7 +98,9 @@ static int run_refusals(struct run *r)
 		if (err)
 			return err;
 	}
-	int err = run_note(r, refuse_sessions(r->m, r->o->opts.shell_job));
+	int err = run_tree(r);
+	if (!err)
+		err = run_note(r, refuse_sessions(r->m, r->o->opts.shell_job));
 	return err ? err : run_note(r, refuse_locks(&r->obs, r->o->opts.file_locks));
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -95,6 +96,38 @@ int refuse_sessions(const struct model *m, bool shell_job)
 				tty->index, tty->pgrp);
 	}
 	return err;
+}
+
+/* Which tasks wait for a vfork child; *ret is owned by the caller. */
+static int find_waiting(const struct observation *obs, uint8_t **ret)
+{
+	*ret = calloc(obs->idents.nr, 1);
+	if (!*ret)
+		return -ENOMEM;
+	for (size_t i = 0; i < obs->idents.nr; i++)
+		(*ret)[i] = obs->idents.v[i].vfork_wait;
+	return 0;
+}
+
+int refuse_tree(const struct observation *obs, struct tree_flaw *flaw)
+{
+	const struct model *m = obs->m;
+	_cleanup_free_ struct tree_birth *births = calloc(m->tasks.nr, sizeof(*births));
+	_cleanup_free_ uint8_t *waiting = NULL;
+	int refused = 0;
+
+	if (!births)
+		return -ENOMEM;
+	if (model_root(m)->state == TASK_ZOMBIE && model_root(m)->threads.nr <= 1)
+		refused = unsupported("pid %d: has ended already; only its parent has not taken notice", model_root(m)->pid);
+	int err = tree_check(m, births, flaw);
+	if (err && err != -EOPNOTSUPP)
+		return err;
+	refused = err ? err : refused;
+	err = find_waiting(obs, &waiting);
+	if (!err)
+		err = tree_check_sharing(m, waiting);
+	return err ? err : refused;
 }
 
 static const char *file_word(const struct file_record *rec)

@@ -2,6 +2,7 @@
 #ifndef BCR_OBSERVE_REFUSE_H
 #define BCR_OBSERVE_REFUSE_H
 
+#include "model/tree_check.h"
 #include "observe/observe.h"
 
 /* All return 0, or -EOPNOTSUPP when something was refused, or another negative errno that has been reported. */
@@ -11,6 +12,12 @@ int refuse_task(const struct model *m, const struct task *t, const struct task_i
 
 /* Session leader or foreground group outside the tree, without --shell-job. Terminals have been collected. */
 int refuse_sessions(const struct model *m, bool shell_job);
+
+/*
+ * A tree that restore could not build: sessions and groups without their leaders, processes that share what is one process's
+ * own. -EUCLEAN: the tree contradicts itself, with *flaw set and nothing reported about it.
+ */
+int refuse_tree(const struct observation *obs, struct tree_flaw *flaw);
 
 /* A descriptor that no kind knows. */
 int refuse_descriptor(const struct observed_file *of);

@@ -97,9 +97,6 @@ int protect_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm);
  */
 void protect_barrier(const struct track_mm *tm);
 
-/* May this mapping have pages of its own that a restore gets from the image? As capture/memory.c has it. */
-bool vma_has_own_pages(const struct vma *vma);
-
 /* pages.c */
 
 /* Is a page of these categories in this mapping for the image? */

@@ -11,17 +11,6 @@
 #include "sys/uapi.h"
 #include "track/inner.h"
 
-bool vma_has_own_pages(const struct vma *vma)
-{
-	if (vma->status & (VMA_VVAR | VMA_VSYSCALL))
-		return false;
-	if (vma->status & VMA_VDSO)
-		return true;
-	if (vma->status & VMA_FILE_PRIVATE)
-		return vma->has_anon;
-	return vma->status & VMA_ANON_PRIVATE;
-}
-
 /* Private file mappings get pages of their own only by being written. */
 static bool can_be_protected(const struct vma *vma)
 {

@@ -1,0 +1,188 @@
+/* Directories, executables and file locks that dump refuses. */
+#include "refused.h"
+
+#include <sys/file.h>
+#include <sys/stat.h>
+
+static int locked = -1; /* a file that is locked in one of the ways */
+
+static void build_cwd(void)
+{
+	/* The directory of the test is still needed, by its name. */
+	NEED(mkdir("gone", 0700) == 0 && chdir("gone") == 0 && rmdir("../gone") == 0);
+	EXPECT("pid %d: its working directory .*gone.* has been deleted", getpid());
+}
+
+static void check_cwd(void)
+{
+	char path[16];
+
+	CHECK(!getcwd(path, sizeof(path)) && errno == ENOENT, "the working directory has a name");
+}
+
+/* What waits for the test cannot find its files from in there: a child of the program has the state. */
+static pid_t child;
+static int child_pipe[2];
+
+static void start_child(void (*build)(void), void (*check)(void))
+{
+	char byte;
+	int ready[2];
+
+	NEED(pipe2(ready, O_CLOEXEC) == 0 && pipe2(child_pipe, O_CLOEXEC) == 0);
+	child = fork();
+	NEED(child >= 0);
+	if (!child) {
+		close(ready[0]);
+		close(child_pipe[1]);
+		build();
+		NEED(write(ready[1], "", 1) == 1);
+		close(ready[1]);
+		NEED(read(child_pipe[0], &byte, 1) == 0);
+		check();
+		_exit(0);
+	}
+	close(ready[1]);
+	close(child_pipe[0]);
+	NEED(read(ready[0], &byte, 1) == 1);
+	close(ready[0]);
+}
+
+static void check_child(void)
+{
+	close(child_pipe[1]);
+	self_join(child);
+}
+
+static void build_cwd_child(void)
+{
+	start_child(build_cwd, check_cwd);
+}
+
+static void enter_root(void)
+{
+	NEED(mkdir("root", 0700) == 0 && chroot("root") == 0);
+	EXPECT("pid %d: its root directory .*root.* has been deleted", getpid());
+}
+
+static void check_root(void)
+{
+	CHECK(open("/here", O_CREAT | O_WRONLY, 0600) < 0 && errno == ENOENT, "the root directory takes files");
+}
+
+static void build_root_child(void)
+{
+	start_child(enter_root, check_root);
+	NEED(rmdir("root") == 0);
+}
+
+/* The program runs once more, from a copy that is deleted. */
+static void build_exe(void)
+{
+	char path[PATH_MAX], *const argv[] = { path, (char *)self_dir, "exe-again", NULL };
+
+	snprintf(path, sizeof(path), "%s/copy", self_dir);
+	NEED(execv(path, argv) == 0);
+}
+
+static void build_exe_again(void)
+{
+	NEED(unlink("copy") == 0);
+	EXPECT("pid %d: its executable .*copy.* has been deleted", getpid());
+}
+
+static void open_locked(const char *how)
+{
+	locked = open(how, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	NEED(locked >= 0);
+}
+
+/* With no part of /proc/locks that says so, a lock shows by another program's failure to take it: itself, here. */
+static void check_lock(int cmd, const char *name, int pid)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = open(name, O_RDWR | O_CLOEXEC);
+
+	NEED(fd >= 0 && fcntl(fd, cmd, &l) == 0);
+	CHECK(l.l_type == F_WRLCK && l.l_pid == pid, "the lock on %s is of type %d, pid %d", name, l.l_type, l.l_pid);
+}
+
+static void build_flock(void)
+{
+	open_locked("flock");
+	NEED(flock(locked, LOCK_EX) == 0);
+	EXPECT("pid %d fd %d .*/flock: holds a file lock \\(FLOCK\\)", getpid(), locked);
+}
+
+static void check_flock(void)
+{
+	int fd = open("flock", O_RDWR | O_CLOEXEC);
+
+	CHECK(flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK, "the lock is gone");
+}
+
+static void build_posix(void)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 3, .l_len = 5 };
+
+	open_locked("posix");
+	NEED(fcntl(locked, F_SETLK, &l) == 0);
+	EXPECT("pid %d fd %d .*/posix: holds a file lock \\(POSIX\\)", getpid(), locked);
+}
+
+/* One's own lock is no obstacle: a child asks. */
+static void check_posix(void)
+{
+	pid_t self = getpid(), pid = fork();
+
+	NEED(pid >= 0);
+	if (!pid) {
+		check_lock(F_GETLK, "posix", self);
+		_exit(0);
+	}
+	self_join(pid);
+}
+
+static void build_ofd(void)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	open_locked("ofd");
+	NEED(fcntl(locked, F_OFD_SETLK, &l) == 0);
+	EXPECT("pid %d fd %d .*/ofd: holds a file lock \\(OFDLCK\\)", getpid(), locked);
+}
+
+static void check_ofd(void)
+{
+	check_lock(F_OFD_GETLK, "ofd", -1);
+}
+
+static void build_lease(void)
+{
+	open_locked("lease");
+	if (fcntl(locked, F_SETLEASE, F_WRLCK))
+		unavailable("F_SETLEASE");
+	EXPECT("pid %d fd %d .*/lease: holds a file lock \\(LEASE\\)", getpid(), locked);
+}
+
+static void check_lease(void)
+{
+	CHECK(fcntl(locked, F_GETLEASE) == F_WRLCK, "the lease is %d", fcntl(locked, F_GETLEASE));
+}
+
+int main(int argc, char **argv)
+{
+	static const struct mode modes[] = {
+		{ "cwd", build_cwd_child, check_child },
+		{ "root", build_root_child, check_child },
+		{ "exe", build_exe, NULL },
+		{ "exe-again", build_exe_again, NULL },
+		{ "flock", build_flock, check_flock },
+		{ "posix", build_posix, check_posix },
+		{ "ofd", build_ofd, check_ofd },
+		{ "lease", build_lease, check_lease },
+		{},
+	};
+
+	return refused_main(argc, argv, modes);
+}

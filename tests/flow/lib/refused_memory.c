@@ -1,0 +1,243 @@
+/* Memory that dump refuses. */
+#include "refused.h"
+
+#include <linux/io_uring.h>
+#include <linux/perf_event.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+
+#ifndef SYS_mseal
+#define SYS_mseal 462 /* since Linux 6.10 */
+#endif
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08 /* since Linux 6.11 */
+#endif
+
+enum { PAGE = 4096, HUGE = 2 << 20, MAX = 16 };
+
+/* Every mapping holds its own words, which are compared in the end. */
+static struct {
+	uint64_t *at;
+	size_t words;
+	uint64_t first;
+} filled[MAX];
+static int nr_filled;
+
+static void fill(void *at, size_t bytes)
+{
+	uint64_t *words = at, first = 0x1234567ULL * (nr_filled + 1);
+
+	NEED(nr_filled < MAX);
+	for (size_t i = 0; i < bytes / sizeof(*words); i++)
+		words[i] = first + i;
+	filled[nr_filled].at = at;
+	filled[nr_filled].words = bytes / sizeof(*words);
+	filled[nr_filled++].first = first;
+}
+
+static void check_filled(void)
+{
+	for (int m = 0; m < nr_filled; m++)
+		for (size_t i = 0; i < filled[m].words; i++)
+			CHECK(filled[m].at[i] == filled[m].first + i, "mapping %d word %zu is %#llx", m, i,
+			      (unsigned long long)filled[m].at[i]);
+}
+
+static void *map(size_t bytes, int flags, int fd)
+{
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+
+	return at == MAP_FAILED ? NULL : at;
+}
+
+#define EXPECT_MAPPING(at, bytes, text) \
+	EXPECT("pid %d mapping %lx-%lx.*: " text, getpid(), (unsigned long)(at), (unsigned long)(at) + (bytes))
+
+static void map_memfd(int flags)
+{
+	int fd = memfd_create("secret", MFD_CLOEXEC);
+	NEED(fd >= 0 && ftruncate(fd, 2 * PAGE) == 0);
+	void *at = map(2 * PAGE, flags, fd);
+
+	NEED(at);
+	fill(at, 2 * PAGE);
+	close(fd);
+	EXPECT_MAPPING(at, 2 * PAGE, "a memfd is not supported");
+}
+
+static void build_memfd(void)
+{
+	map_memfd(MAP_SHARED);
+}
+
+static void build_memfd_private(void)
+{
+	map_memfd(MAP_PRIVATE);
+}
+
+static void build_sysv(void)
+{
+	int id = shmget(IPC_PRIVATE, 2 * PAGE, IPC_CREAT | 0600);
+
+	NEED(id >= 0);
+	void *at = shmat(id, NULL, 0);
+	/* It goes when the last process that has it ends. */
+	NEED(shmctl(id, IPC_RMID, NULL) == 0 && at != (void *)-1);
+	fill(at, 2 * PAGE);
+	EXPECT_MAPPING(at, 2 * PAGE, "System V shared memory is not supported");
+}
+
+static void build_sealed(void)
+{
+	void *at = map(2 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	NEED(at);
+	fill(at, 2 * PAGE);
+	if (syscall(SYS_mseal, at, 2 * PAGE, 0))
+		unavailable("mseal");
+	EXPECT_MAPPING(at, 2 * PAGE, "it is sealed");
+}
+
+static void build_droppable(void)
+{
+	void *at = map(2 * PAGE, MAP_DROPPABLE | MAP_ANONYMOUS, -1);
+
+	if (!at)
+		unavailable("MAP_DROPPABLE");
+	/* Not compared: it may be dropped at any time. */
+	memset(at, 1, 2 * PAGE);
+	EXPECT_MAPPING(at, 2 * PAGE, "it is droppable");
+}
+
+/* `mode` is an UFFDIO_REGISTER_MODE_*. */
+static void map_registered(int mode)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	void *at = map(2 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api))
+		unavailable("userfaultfd");
+	NEED(at);
+	fill(at, 2 * PAGE);
+	struct uffdio_register reg = { .range = { (uintptr_t)at, 2 * PAGE }, .mode = mode };
+	if (ioctl(fd, UFFDIO_REGISTER, &reg))
+		unavailable("UFFDIO_REGISTER");
+	EXPECT_MAPPING(at, 2 * PAGE, "it is registered with a userfaultfd");
+	EXPECT("pid %d fd %d: a kernel object .*userfaultfd.* is not supported", getpid(), fd);
+}
+
+static void build_uffd_missing(void)
+{
+	map_registered(UFFDIO_REGISTER_MODE_MISSING);
+}
+
+static void build_uffd_wp(void)
+{
+	map_registered(UFFDIO_REGISTER_MODE_WP);
+}
+
+static void build_hugetlb(void)
+{
+	/* Without pages behind it: not every machine has some. */
+	void *at = map(HUGE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1);
+
+	if (!at)
+		unavailable("MAP_HUGETLB");
+	EXPECT_MAPPING(at, HUGE, "huge pages .*hugetlb.* are not supported");
+}
+
+static void map_deleted(int flags)
+{
+	int fd = open("mapped", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	NEED(fd >= 0 && ftruncate(fd, 2 * PAGE) == 0);
+	void *at = map(2 * PAGE, flags, fd);
+
+	NEED(at);
+	fill(at, 2 * PAGE);
+	NEED(unlink("mapped") == 0 && close(fd) == 0);
+	EXPECT_MAPPING(at, 2 * PAGE, "its file has been deleted");
+}
+
+static void build_deleted_shared(void)
+{
+	map_deleted(MAP_SHARED);
+}
+
+static void build_deleted_private(void)
+{
+	map_deleted(MAP_PRIVATE);
+}
+
+static void build_aio(void)
+{
+	unsigned long ctx = 0;
+
+	if (syscall(SYS_io_setup, 4, &ctx))
+		unavailable("io_setup");
+	EXPECT("pid %d mapping %lx-.*: an AIO ring .*is not supported", getpid(), ctx);
+}
+
+static void build_io_uring(void)
+{
+	struct io_uring_params p = {};
+	int fd = syscall(SYS_io_uring_setup, 4, &p);
+
+	if (fd < 0)
+		unavailable("io_uring_setup");
+	void *at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, IORING_OFF_SQ_RING);
+	NEED(at != MAP_FAILED);
+	EXPECT("pid %d mapping %lx-.*: an io_uring ring is not supported", getpid(), (unsigned long)at);
+	EXPECT("pid %d fd %d: a kernel object .*io_uring.* is not supported", getpid(), fd);
+}
+
+/* The rings stay mapped when the descriptor is closed. */
+static void build_io_uring_closed(void)
+{
+	struct io_uring_params p = {};
+	int fd = syscall(SYS_io_uring_setup, 4, &p);
+
+	if (fd < 0)
+		unavailable("io_uring_setup");
+	void *at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, IORING_OFF_SQ_RING);
+	NEED(at != MAP_FAILED && close(fd) == 0);
+	EXPECT("pid %d mapping %lx-.*: an io_uring ring is not supported", getpid(), (unsigned long)at);
+}
+
+static void build_perf(void)
+{
+	struct perf_event_attr attr = { .type = PERF_TYPE_SOFTWARE, .size = sizeof(attr), .config = PERF_COUNT_SW_DUMMY };
+	int fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+
+	if (fd < 0)
+		unavailable("perf_event_open");
+	void *at = map(2 * PAGE, MAP_SHARED, fd);
+	NEED(at && close(fd) == 0);
+	EXPECT_MAPPING(at, 2 * PAGE, "a perf event buffer is not supported");
+}
+
+int main(int argc, char **argv)
+{
+	static const struct mode modes[] = {
+		{ "memfd", build_memfd, check_filled },
+		{ "memfd-private", build_memfd_private, check_filled },
+		{ "sysv", build_sysv, check_filled },
+		{ "sealed", build_sealed, check_filled },
+		{ "droppable", build_droppable, NULL },
+		{ "uffd-missing", build_uffd_missing, check_filled },
+		{ "uffd-wp", build_uffd_wp, check_filled },
+		{ "hugetlb", build_hugetlb, NULL },
+		{ "deleted-shared", build_deleted_shared, check_filled },
+		{ "deleted-private", build_deleted_private, check_filled },
+		{ "aio", build_aio, NULL },
+		{ "io-uring", build_io_uring, NULL },
+		{ "io-uring-closed", build_io_uring_closed, NULL },
+		{ "perf", build_perf, NULL },
+		{},
+	};
+
+	return refused_main(argc, argv, modes);
+}
