@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -134,18 +135,44 @@ pid_t restore_root_pid(const struct restore *r)
 
 /* --- check --- */
 
-static int check_pid_free(pid_t pid)
+enum { ZOMBIE_LOOKS = 1000 }; /* ten seconds of 10 ms */
+
+/* Reads who has the number. -ENOENT: nobody. Failure has been reported. */
+static int look_up_pid(pid_t pid, struct proc_stat *ret)
 {
-	struct proc_stat stat;
 	_cleanup_close_ int dir = -1;
 	int err = proc_open(pid, &dir);
 
 	if (!err)
-		err = proc_read_stat(dir, "stat", &stat);
+		err = proc_read_stat(dir, "stat", ret);
 	if (err == -ENOENT || err == -ESRCH)
-		return 0;
+		return -ENOENT;
+	return err ? fail(err, "pid %d: look whether it is in use", pid) : 0;
+}
+
+/*
+ * The children of a dumped process become orphans when it ends, and init takes its time to collect them: a restore right after
+ * the dump waits for that a little. Nobody tells when a number becomes free.
+ */
+static int look_up_ended(pid_t pid, struct proc_stat *ret)
+{
+	const struct timespec look_again = { .tv_nsec = 10 * 1000 * 1000 };
+	int err = look_up_pid(pid, ret);
+
+	for (int i = 0; !err && ret->state == 'Z' && i < ZOMBIE_LOOKS; i++) {
+		nanosleep(&look_again, NULL);
+		err = look_up_pid(pid, ret);
+	}
+	return err;
+}
+
+static int check_pid_free(pid_t pid)
+{
+	struct proc_stat stat;
+	int err = look_up_ended(pid, &stat);
+
 	if (err)
-		return fail(err, "pid %d: look whether it is in use", pid);
+		return err == -ENOENT ? 0 : err;
 	if (stat.state == 'Z')
 		return fail(0, "pid %d is still in use: %s has ended, but its parent %d has not taken notice", pid, stat.comm,
 			    (pid_t)stat.field[4]);
