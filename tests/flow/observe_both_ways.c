@@ -826,7 +826,7 @@ static pid_t start_target(void)
 
 static int observe(const char *backend, pid_t root, struct model **ret)
 {
-	const struct observe_options opts = { .backend = backend };
+	const struct observe_options opts = { .backend = backend, .any_tree = true };
 	struct observer *o;
 	int err = observer_open(root, &opts, &o);
 

@@ -158,7 +158,8 @@ static inline struct model *rig_observe(struct rig *r, bool stopped)
 
 static inline void rig_open(struct rig *r, const char *backend, const struct track_env *extra)
 {
-	struct observe_options opts = { .backend = "bpf", .shell_job = true, .ext_unix_sk = true, .file_locks = true };
+	struct observe_options opts = { .backend = "bpf", .shell_job = true, .ext_unix_sk = true, .file_locks = true,
+					.any_tree = true };
 	struct track_env env = extra ? *extra : (struct track_env){};
 
 	env.arg = r;

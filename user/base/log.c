@@ -220,11 +220,16 @@ void refusals_begin(void)
 	refusals.active = true;
 }
 
-void refusals_discard(void)
+void refusals_forget(void)
 {
 	VEC_FOREACH(refusal, &refusals.list)
 		free(refusal->text);
 	VEC_FREE(&refusals.list);
+}
+
+void refusals_discard(void)
+{
+	refusals_forget();
 	refusals.active = false;
 }
 

@@ -61,7 +61,10 @@ void refusals_begin(void);
 /* Reports everything gathered as one list. Returns the number of refusals (0: nothing was refused). */
 size_t refusals_end(void);
 
-/* Ends gathering without reporting (the observation will be repeated). */
+/* Forgets what has been gathered, and goes on gathering if it did: the same is looked at once more. */
+void refusals_forget(void);
+
+/* Ends gathering without reporting. */
 void refusals_discard(void);
 
 #endif

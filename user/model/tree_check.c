@@ -89,8 +89,6 @@ static int check_membership(const struct model *m, const struct task *t, struct 
 	const struct task *group = model_find_task(m, t->pgid);
 	int err = 0;
 
-	if (group && group->sid != t->sid)
-		return flawed(flaw, t->pid, "its process group %d is in another session", t->pgid);
 	/* 0: it is not visible in this pid namespace; -1: the task was just being reaped. */
 	if ((t->sid <= 0 && t->sid != root->sid) || (t->pgid <= 0 && t->pgid != root->pgid))
 		return flawed(flaw, t->pid, "its session or process group is not known");
@@ -100,6 +98,8 @@ static int check_membership(const struct model *m, const struct task *t, struct 
 	if (t->pgid != root->pgid && !group)
 		err = unsupported("pid %d: the leader of its process group %d has exited, which is not supported yet", t->pid,
 				  t->pgid);
+	if (!err && group && group->sid != t->sid)
+		return flawed(flaw, t->pid, "its process group %d is in another session", t->pgid);
 	return err;
 }
 

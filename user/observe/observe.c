@@ -86,19 +86,41 @@ int run_changed(const struct run *r, pid_t pid, const char *what)
 static int run_tree(struct run *r)
 {
 	struct tree_flaw flaw;
-	int err = refuse_tree(&r->obs, &flaw);
 
+	if (r->o->opts.any_tree)
+		return 0;
+	int err = refuse_tree(&r->obs, &flaw);
 	return err == -EUCLEAN ? run_changed(r, flaw.pid, flaw.text) : run_note(r, err);
+}
+
+/*
+ * Who waits for a vfork child cannot be stopped before the child goes on, which a stop would prevent: wait for it while the tree
+ * runs, it takes a moment only.
+ */
+static bool passes_soon(const struct run *r)
+{
+	VEC_FOREACH(id, &r->obs.idents) {
+		if (id->vfork_wait)
+			return !r->stopped && !r->last_try;
+	}
+	return false;
 }
 
 static int run_refusals(struct run *r)
 {
+	if (passes_soon(r))
+		return -EAGAIN;
 	for (size_t i = 0; i < r->m->tasks.nr; i++) {
-		int err = run_note(r, refuse_task(r->m, &r->m->tasks.v[i], &r->obs.idents.v[i], r->stopped));
+		int err = run_note(r, refuse_task(r->m, &r->m->tasks.v[i], &r->obs.idents.v[i],
+							r->stopped || r->last_try));
+		if (!err && !r->stopped)
+			err = run_note(r, refuse_children_namespaces(&r->m->tasks.v[i]));
 		if (err)
 			return err;
 	}
 	int err = run_tree(r);
+	if (!err)
+		err = run_note(r, refuse_programs(r->m));
 	if (!err)
 		err = run_note(r, refuse_sessions(r->m, r->o->opts.shell_job));
 	return err ? err : run_note(r, refuse_locks(&r->obs, r->o->opts.file_locks));
@@ -131,7 +153,7 @@ int observer_run(struct observer *o, bool stopped, struct model **ret)
 {
 	*ret = NULL;
 	for (int i = 0; i < OBSERVE_TRIES; i++) {
-		struct run r = { .o = o, .stopped = stopped };
+		struct run r = { .o = o, .stopped = stopped, .last_try = i + 1 == OBSERVE_TRIES };
 		int err = run_once(&r);
 
 		if (!err) {
@@ -143,6 +165,7 @@ int observer_run(struct observer *o, bool stopped, struct model **ret)
 			return fail(err, "pid %d: observe", o->root);
 		if (err != -EAGAIN)
 			return err;
+		refusals_forget();
 		log_debug("pid %d: the tree changed while it was observed, once more", o->root);
 	}
 	return fail(-EAGAIN, "pid %d: its process tree changes too fast to be observed (%d tries)", o->root,

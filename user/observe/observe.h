@@ -78,6 +78,7 @@ extern const struct observe_ops observe_proc_ops;
 struct observe_options {
 	const char *backend; /* "bpf", "proc" or NULL: the best that works */
 	bool shell_job;
+	bool any_tree; /* do not refuse trees that restore could not build (model/tree_check.h): whoever asks only looks at them */
 	bool file_locks, tcp_established, ext_unix_sk;
 	uint64_t ghost_limit_bytes;
 };

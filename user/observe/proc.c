@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -205,7 +206,29 @@ static int run_task_idents(struct proc_run *r, int type)
 	return s.err ? proc_fail(s.err, r->o->m->tasks.v[0].pid, "kcmp") : 0;
 }
 
-/* A thread with descriptors or directories of its own (unshare(2)) has no place in the model. */
+/* Those that a thread of a process can leave alone; for another mount namespace it needs directories of its own. */
+static int thread_left_namespaces(int dir, const struct task *t, pid_t tid, bool *ret)
+{
+	const struct {
+		const char *name;
+		uint32_t leaders;
+	} all[] = { { "uts", t->ns.uts }, { "net", t->ns.net }, { "ipc", t->ns.ipc }, { "cgroup", t->ns.cgroup } };
+
+	*ret = false;
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		char path[48];
+		struct stat st;
+
+		snprintf(path, sizeof(path), "task/%d/ns/%s", tid, all[i].name);
+		if (!fstatat(dir, path, &st, 0))
+			*ret |= st.st_ino != all[i].leaders;
+		else if (errno != ENOENT) /* no such kind of namespace, or the thread is about to end */
+			return -errno;
+	}
+	return 0;
+}
+
+/* A thread with descriptors, directories or namespaces of its own (unshare(2)) has no place in the model. */
 static int check_thread_sharing(struct proc_run *r, size_t at)
 {
 	const struct task *t = &r->o->m->tasks.v[at];
@@ -215,7 +238,15 @@ static int check_thread_sharing(struct proc_run *r, size_t at)
 	for (size_t i = 1; i < t->threads.nr && t->state != TASK_ZOMBIE && !id->kernel_thread; i++) {
 		pid_t tid = t->threads.v[i].tid;
 		const char *what = NULL;
+		bool left_namespaces;
 
+		if (!err)
+			err = thread_left_namespaces(r->dirs.v[at], t, tid, &left_namespaces);
+		if (err)
+			break;
+		if (left_namespaces && !id->refusal[0])
+			snprintf(id->refusal, sizeof(id->refusal),
+				 "its thread %d is in other namespaces than its process, which is not supported", tid);
 		if (proc_kcmp(t->pid, tid, KCMP_FILES, 0, 0, &err))
 			what = "descriptors";
 		else if (proc_kcmp(t->pid, tid, KCMP_FS, 0, 0, &err))
@@ -224,7 +255,7 @@ static int check_thread_sharing(struct proc_run *r, size_t at)
 			snprintf(id->refusal, sizeof(id->refusal),
 				 "its thread %d has %s of its own (unshare), which is not supported", tid, what);
 	}
-	return err ? proc_fail(err, t->pid, "kcmp of its threads") : 0;
+	return err ? proc_fail(err, t->pid, "compare its threads") : 0;
 }
 
 static int run_idents(struct proc_run *r)

@@ -368,19 +368,6 @@ static void fill_ignored(struct task *t, const char *status)
 			t->sigactions[sig - 1].handler = (uintptr_t)SIG_IGN;
 }
 
-/* A 32-bit program says so in the fifth byte of its ELF header. */
-static int check_class(struct task_idents *id, int dir)
-{
-	unsigned char ident[5];
-	_cleanup_close_ int fd = openat(dir, "exe", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return errno == ENOENT || errno == EACCES || errno == ETXTBSY ? 0 : -errno;
-	if (read(fd, ident, sizeof(ident)) == sizeof(ident) && !memcmp(ident, "\177ELF\001", 5))
-		snprintf(id->refusal, sizeof(id->refusal), "is a 32-bit program, which is not supported");
-	return 0;
-}
-
 static void fill_stat(struct task *t, struct task_idents *id, const struct proc_stat *st)
 {
 	uint32_t tty = st->field[7];
@@ -403,8 +390,6 @@ static int fill_live_task(struct task *t, struct task_idents *id, int dir, const
 	int err = fill_dumpable(&id->layout, dir, st, status);
 	if (!err)
 		err = fill_timers(t, dir);
-	if (!err)
-		err = check_class(id, dir);
 	if (!err)
 		err = push_signals(proc_field_u64(status, "ShdPnd", 16, 0), &t->pending);
 	return err;

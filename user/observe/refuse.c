@@ -40,7 +40,7 @@ static int refuse_seccomp(const struct task *t, const struct task_idents *id)
 	return 0;
 }
 
-int refuse_task(const struct model *m, const struct task *t, const struct task_idents *id, bool stopped)
+int refuse_task(const struct model *m, const struct task *t, const struct task_idents *id, bool final)
 {
 	int err = 0, one;
 
@@ -56,13 +56,57 @@ int refuse_task(const struct model *m, const struct task *t, const struct task_i
 		err = unsupported("pid %d: is traced by a debugger; detach it first", t->pid);
 	if (t->state == TASK_ZOMBIE)
 		return err;
-	if (stopped && id->vfork_wait)
+	if (final && id->vfork_wait)
 		err = unsupported("pid %d: waits for its vfork child to execute a program; try again", t->pid);
 	one = refuse_seccomp(t, id);
 	if (one)
 		err = one;
 	one = refuse_namespaces(m, t);
 	return one ? one : err;
+}
+
+/* Inode number of a namespace of the task; 0: it has none of that kind. */
+static uint32_t namespace_ino(pid_t pid, const char *name)
+{
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, name);
+	return stat(path, &st) ? 0 : st.st_ino;
+}
+
+int refuse_children_namespaces(const struct task *t)
+{
+	static const char text[] = "pid %d: its children will be in another %s namespace than itself, which is not supported";
+	int err = 0;
+
+	if (t->state == TASK_ZOMBIE)
+		return 0;
+	uint32_t pid = namespace_ino(t->pid, "pid_for_children"), time = namespace_ino(t->pid, "time_for_children");
+
+	/* A pid namespace in which nobody has been born is not shown. That the task still runs shows by another one. */
+	if (t->ns.pid && pid != t->ns.pid && namespace_ino(t->pid, "mnt"))
+		err = unsupported(text, t->pid, "pid");
+	if (t->ns.time && time && time != t->ns.time)
+		err = unsupported(text, t->pid, "time");
+	return err;
+}
+
+/*
+ * The kernel packs the auxiliary vector of a 32-bit program as such programs read it: the value of the first entry is above
+ * its number, which is a small one. Whoever writes a vector of its own (PR_SET_MM) needs it to be right as well.
+ */
+int refuse_programs(const struct model *m)
+{
+	int err = 0;
+
+	VEC_FOREACH(p, &m->mms) {
+		const struct mm *mm = *p;
+
+		if (mm->auxv.nr && mm->auxv.v[0] >> 32)
+			err = unsupported("pid %d: is a 32-bit program, which is not supported", mm->pid);
+	}
+	return err;
 }
 
 static bool has_group(const struct model *m, pid_t pgid)

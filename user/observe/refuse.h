@@ -7,8 +7,17 @@
 
 /* All return 0, or -EOPNOTSUPP when something was refused, or another negative errno that has been reported. */
 
-/* State of one task that cannot be carried. Passing states (vfork) count only when the tree is stopped. */
-int refuse_task(const struct model *m, const struct task *t, const struct task_idents *id, bool stopped);
+/* State of one task that cannot be carried. Passing states (vfork) count only when it is not looked at again. */
+int refuse_task(const struct model *m, const struct task *t, const struct task_idents *id, bool final);
+
+/*
+ * Namespaces that only the children of the task will be in (unshare(2), setns(2)). By /proc, at a cost of two lookups for each task:
+ * for running targets.
+ */
+int refuse_children_namespaces(const struct task *t);
+
+/* 32-bit programs. */
+int refuse_programs(const struct model *m);
 
 /* Session leader or foreground group outside the tree, without --shell-job. Terminals have been collected. */
 int refuse_sessions(const struct model *m, bool shell_job);

@@ -20,6 +20,7 @@ struct run {
 	struct observation obs;
 	struct model *m;
 	bool stopped;
+	bool last_try;
 	bool refused;
 	struct ident_map mms, fss, sighands, tables, files, others, mapped, shmems;
 };

@@ -8,7 +8,6 @@ static int locked = -1; /* a file that is locked in one of the ways */
 
 static void build_cwd(void)
 {
-	/* The directory of the test is still needed, by its name. */
 	NEED(mkdir("gone", 0700) == 0 && chdir("gone") == 0 && rmdir("../gone") == 0);
 	EXPECT("pid %d: its working directory .*gone.* has been deleted", getpid());
 }
@@ -20,40 +19,7 @@ static void check_cwd(void)
 	CHECK(!getcwd(path, sizeof(path)) && errno == ENOENT, "the working directory has a name");
 }
 
-/* What waits for the test cannot find its files from in there: a child of the program has the state. */
-static pid_t child;
-static int child_pipe[2];
-
-static void start_child(void (*build)(void), void (*check)(void))
-{
-	char byte;
-	int ready[2];
-
-	NEED(pipe2(ready, O_CLOEXEC) == 0 && pipe2(child_pipe, O_CLOEXEC) == 0);
-	child = fork();
-	NEED(child >= 0);
-	if (!child) {
-		close(ready[0]);
-		close(child_pipe[1]);
-		build();
-		NEED(write(ready[1], "", 1) == 1);
-		close(ready[1]);
-		NEED(read(child_pipe[0], &byte, 1) == 0);
-		check();
-		_exit(0);
-	}
-	close(ready[1]);
-	close(child_pipe[0]);
-	NEED(read(ready[0], &byte, 1) == 1);
-	close(ready[0]);
-}
-
-static void check_child(void)
-{
-	close(child_pipe[1]);
-	self_join(child);
-}
-
+/* A program without a working directory cannot find the files of the test: a child of it has the state. */
 static void build_cwd_child(void)
 {
 	start_child(build_cwd, check_cwd);
@@ -76,16 +42,8 @@ static void build_root_child(void)
 	NEED(rmdir("root") == 0);
 }
 
-/* The program runs once more, from a copy that is deleted. */
+/* The test has started us from a copy. */
 static void build_exe(void)
-{
-	char path[PATH_MAX], *const argv[] = { path, (char *)self_dir, "exe-again", NULL };
-
-	snprintf(path, sizeof(path), "%s/copy", self_dir);
-	NEED(execv(path, argv) == 0);
-}
-
-static void build_exe_again(void)
 {
 	NEED(unlink("copy") == 0);
 	EXPECT("pid %d: its executable .*copy.* has been deleted", getpid());
@@ -97,7 +55,7 @@ static void open_locked(const char *how)
 	NEED(locked >= 0);
 }
 
-/* With no part of /proc/locks that says so, a lock shows by another program's failure to take it: itself, here. */
+/* What stands in the way of one's own lock on the file is the lock that was taken before. */
 static void check_lock(int cmd, const char *name, int pid)
 {
 	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
@@ -173,10 +131,9 @@ static void check_lease(void)
 int main(int argc, char **argv)
 {
 	static const struct mode modes[] = {
-		{ "cwd", build_cwd_child, check_child },
-		{ "root", build_root_child, check_child },
+		{ "cwd", build_cwd_child, join_child },
+		{ "root", build_root_child, join_child },
 		{ "exe", build_exe, NULL },
-		{ "exe-again", build_exe_again, NULL },
 		{ "flock", build_flock, check_flock },
 		{ "posix", build_posix, check_posix },
 		{ "ofd", build_ofd, check_ofd },

@@ -1,0 +1,464 @@
+/* Tasks and trees that dump refuses. */
+#include "refused.h"
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+
+/* --- seccomp --- */
+
+static void enter_strict(void)
+{
+	EXPECT("pid %d .*thread %d: runs under seccomp \\(mode 1\\)", getpid(), getpid());
+	NEED(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0);
+}
+
+static void build_strict(void)
+{
+	start_child(enter_strict, NULL);
+}
+
+static void set_filter(void)
+{
+	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog prog = { 1, &allow };
+
+	NEED(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0);
+}
+
+static void build_filter(void)
+{
+	set_filter();
+	EXPECT("pid %d: runs under a seccomp filter", getpid());
+}
+
+static void check_filter(void)
+{
+	CHECK(prctl(PR_GET_SECCOMP) == SECCOMP_MODE_FILTER, "the filter is gone");
+}
+
+/* --- threads --- */
+
+static pthread_t thread;
+static pid_t thread_tid;
+static int thread_go;
+static void (*thread_build)(void);
+
+static void *thread_main(void *arg)
+{
+	thread_build();
+	__atomic_store_n(&thread_tid, gettid(), __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&thread_go, __ATOMIC_ACQUIRE))
+		self_nap(2000000);
+	return arg;
+}
+
+static void start_thread(void (*build)(void))
+{
+	thread_build = build;
+	NEED(pthread_create(&thread, NULL, thread_main, NULL) == 0);
+	while (!__atomic_load_n(&thread_tid, __ATOMIC_ACQUIRE))
+		self_nap(1000000);
+}
+
+static void join_thread(void)
+{
+	__atomic_store_n(&thread_go, 1, __ATOMIC_RELEASE);
+	NEED(pthread_join(thread, NULL) == 0);
+}
+
+static void build_filter_thread(void)
+{
+	start_thread(set_filter);
+	EXPECT("pid %d: runs under a seccomp filter", getpid());
+}
+
+static void unshare_files(void)
+{
+	NEED(unshare(CLONE_FILES) == 0);
+}
+
+static void build_files_thread(void)
+{
+	start_thread(unshare_files);
+	EXPECT("pid %d: its thread %d has descriptors of its own", getpid(), thread_tid);
+}
+
+static void unshare_fs(void)
+{
+	NEED(unshare(CLONE_FS) == 0);
+}
+
+static void build_fs_thread(void)
+{
+	start_thread(unshare_fs);
+	EXPECT("pid %d: its thread %d has .*working directory.* of its own", getpid(), thread_tid);
+}
+
+static void unshare_uts(void)
+{
+	NEED(unshare(CLONE_NEWUTS) == 0);
+}
+
+static void build_uts_thread(void)
+{
+	start_thread(unshare_uts);
+	EXPECT("pid %d: its thread %d is in other namespaces than its process", getpid(), thread_tid);
+}
+
+static pthread_t leader;
+
+static void *outlive_leader(void *arg)
+{
+	NEED(pthread_join(leader, NULL) == 0);
+	/* Joined before the kernel has it dead: its state says when. */
+	for (char state = 0; state != 'Z';) {
+		FILE *f = fopen("/proc/self/stat", "re");
+
+		NEED(f && fscanf(f, "%*d %*s %c", &state) == 1);
+		fclose(f);
+	}
+	child_wait();
+	_exit(0);
+	return arg;
+}
+
+static void end_leader(void)
+{
+	leader = pthread_self();
+	EXPECT("pid %d: its main thread has (ended|exited) while .*others", getpid());
+	NEED(pthread_create(&thread, NULL, outlive_leader, NULL) == 0);
+	pthread_exit(NULL);
+}
+
+static void build_dead_leader(void)
+{
+	start_child(end_leader, NULL);
+}
+
+/* --- other processes --- */
+
+static void trace_parent(void)
+{
+	NEED(ptrace(PTRACE_SEIZE, getppid(), NULL, NULL) == 0);
+}
+
+static void build_traced(void)
+{
+	EXPECT("pid %d: is traced by a debugger", getpid());
+	start_child(trace_parent, NULL);
+}
+
+static char stack[65536] __attribute__((aligned(16)));
+static int *shared_go; /* shared memory: the child may have none of ours */
+
+static int wait_shared(void *arg)
+{
+	struct timespec ts = { .tv_nsec = 2000000 };
+
+	/* It may share our memory, with all that the C library keeps in it. */
+	while (!__atomic_load_n(shared_go, __ATOMIC_ACQUIRE))
+		syscall(SYS_nanosleep, &ts, NULL);
+	syscall(SYS_exit_group, 0);
+	return arg == NULL;
+}
+
+static void start_sharing(int flags)
+{
+	shared_go = mmap(NULL, sizeof(*shared_go), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	NEED(shared_go != MAP_FAILED);
+	refused_child = clone(wait_shared, stack + sizeof(stack), flags | SIGCHLD, NULL);
+	NEED(refused_child > 0);
+	EXPECT("pid %d shares memory, descriptors, directories or signal handlers with pid %d", refused_child, getpid());
+}
+
+static void check_sharing(void)
+{
+	__atomic_store_n(shared_go, 1, __ATOMIC_RELEASE);
+	self_join(refused_child);
+}
+
+static void build_share_vm(void)
+{
+	start_sharing(CLONE_VM);
+}
+
+static void build_share_files(void)
+{
+	start_sharing(CLONE_FILES);
+}
+
+static void build_share_fs(void)
+{
+	start_sharing(CLONE_FS);
+}
+
+static void build_share_sighand(void)
+{
+	start_sharing(CLONE_VM | CLONE_SIGHAND);
+}
+
+static int vfork_child(void *arg)
+{
+	char pid[16];
+
+	snprintf(pid, sizeof(pid), "%d\n", getppid());
+	self_write_file("ready", pid);
+	self_wait();
+	_exit(0);
+	return arg == NULL;
+}
+
+static void build_vfork(void)
+{
+	EXPECT("pid %d: waits for its vfork child", getpid());
+	/* Goes on when the child has ended. */
+	pid_t pid = clone(vfork_child, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
+	NEED(pid > 0);
+	self_join(pid);
+	self_pass();
+}
+
+/* The root of the dumped tree is a child of ours that has ended. */
+static void build_zombie(void)
+{
+	siginfo_t info;
+	char text[16];
+	pid_t pid = fork();
+
+	NEED(pid >= 0);
+	if (!pid)
+		_exit(0);
+	NEED(waitid(P_PID, pid, &info, WEXITED | WNOWAIT) == 0);
+	EXPECT("pid %d: has ended", pid);
+	snprintf(text, sizeof(text), "%d\n", pid);
+	self_write_file("ready", text);
+	self_wait();
+	NEED(write(STDOUT_FILENO, "PASS\n", 5) == 5);
+	self_join(pid);
+	exit(0);
+}
+
+/* --- namespaces --- */
+
+static void enter(int flag, const char *name)
+{
+	if (unshare(flag))
+		unavailable(name);
+	EXPECT("pid %d: is in another %s namespace", getpid(), name);
+}
+
+static void build_ns_uts(void)
+{
+	enter(CLONE_NEWUTS, "uts");
+}
+
+static void build_ns_mnt(void)
+{
+	enter(CLONE_NEWNS, "mnt");
+}
+
+static void build_ns_net(void)
+{
+	enter(CLONE_NEWNET, "net");
+}
+
+static void build_ns_ipc(void)
+{
+	enter(CLONE_NEWIPC, "ipc");
+}
+
+static void build_ns_user(void)
+{
+	enter(CLONE_NEWUSER, "user");
+}
+
+static void build_ns_cgroup(void)
+{
+	enter(CLONE_NEWCGROUP, "cgroup");
+}
+
+static void expect_children(const char *name)
+{
+	EXPECT("pid %d: its children will be in another %s namespace", getpid(), name);
+}
+
+static void build_children_pid(void)
+{
+	NEED(unshare(CLONE_NEWPID) == 0);
+	expect_children("pid");
+}
+
+static void build_children_time(void)
+{
+	if (unshare(CLONE_NEWTIME))
+		unavailable("time namespaces");
+	expect_children("time");
+}
+
+static void nothing(void)
+{
+}
+
+static void build_ns_pid(void)
+{
+	build_children_pid();
+	start_child(nothing, NULL);
+	EXPECT("pid %d: is in another pid namespace", refused_child);
+}
+
+static void build_ns_time(void)
+{
+	build_children_time();
+	start_child(nothing, NULL);
+	EXPECT("pid %d: is in another time namespace", refused_child);
+}
+
+/* --- sessions and groups: who is left of them becomes a child of the root --- */
+
+static pid_t left;
+static int left_pipe[2];
+
+/* The one that is left: waits until the root writes into the pipe. */
+static void stay(void)
+{
+	char byte;
+
+	close(left_pipe[1]);
+	NEED(read(left_pipe[0], &byte, 1) == 0);
+	_exit(0);
+}
+
+/* Starts `first`, which sends the pid of the one that is left through `tell`, and ends or stays. */
+static int tell[2];
+static pid_t start_family(void (*first)(void))
+{
+	NEED(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0 && pipe2(tell, O_CLOEXEC) == 0 && pipe2(left_pipe, O_CLOEXEC) == 0);
+	pid_t pid = fork();
+
+	NEED(pid >= 0);
+	if (!pid)
+		first();
+	NEED(read(tell[0], &left, sizeof(left)) == sizeof(left));
+	return pid;
+}
+
+static void fork_left(void)
+{
+	pid_t pid = fork();
+
+	NEED(pid >= 0);
+	if (!pid)
+		stay();
+	NEED(write(tell[1], &pid, sizeof(pid)) == sizeof(pid));
+}
+
+static void end_family(void)
+{
+	close(left_pipe[1]);
+	self_join(left);
+}
+
+static void lead_session_and_end(void)
+{
+	NEED(setsid() == getpid());
+	fork_left();
+	_exit(0);
+}
+
+static void build_session_gone(void)
+{
+	pid_t sid = start_family(lead_session_and_end);
+
+	self_join(sid);
+	EXPECT("pid %d: the leader of its session %d has exited", left, sid);
+	EXPECT("pid %d: the leader of its process group %d has exited", left, sid);
+}
+
+static void lead_group_and_end(void)
+{
+	NEED(setpgid(0, 0) == 0);
+	fork_left();
+	_exit(0);
+}
+
+static void build_group_gone(void)
+{
+	pid_t pgid = start_family(lead_group_and_end);
+
+	self_join(pgid);
+	EXPECT("pid %d: the leader of its process group %d has exited", left, pgid);
+}
+
+static void lead_session_with_orphan(void)
+{
+	NEED(setsid() == getpid());
+	pid_t pid = fork();
+
+	NEED(pid >= 0);
+	if (!pid) {
+		fork_left();
+		_exit(0);
+	}
+	self_join(pid);
+	NEED(write(tell[1], &pid, sizeof(pid)) == sizeof(pid));
+	stay();
+}
+
+static pid_t not_below_leader;
+
+static void build_not_below(void)
+{
+	pid_t between;
+
+	not_below_leader = start_family(lead_session_with_orphan);
+	/* The process between has ended: who is left has been adopted by us. */
+	NEED(read(tell[0], &between, sizeof(between)) == sizeof(between));
+	EXPECT("pid %d: it is in session %d, but not below its leader", left, not_below_leader);
+}
+
+static void check_not_below(void)
+{
+	end_family();
+	self_join(not_below_leader);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct mode modes[] = {
+		{ "seccomp-strict", build_strict, join_child },
+		{ "seccomp-filter", build_filter, check_filter },
+		{ "seccomp-filter-thread", build_filter_thread, join_thread },
+		{ "thread-files", build_files_thread, join_thread },
+		{ "thread-fs", build_fs_thread, join_thread },
+		{ "thread-uts", build_uts_thread, join_thread },
+		{ "dead-leader", build_dead_leader, join_child },
+		{ "traced", build_traced, join_child },
+		{ "share-vm", build_share_vm, check_sharing },
+		{ "share-files", build_share_files, check_sharing },
+		{ "share-fs", build_share_fs, check_sharing },
+		{ "share-sighand", build_share_sighand, check_sharing },
+		{ "vfork", build_vfork, NULL },
+		{ "zombie", build_zombie, NULL },
+		{ "ns-uts", build_ns_uts, NULL },
+		{ "ns-mnt", build_ns_mnt, NULL },
+		{ "ns-net", build_ns_net, NULL },
+		{ "ns-ipc", build_ns_ipc, NULL },
+		{ "ns-user", build_ns_user, NULL },
+		{ "ns-cgroup", build_ns_cgroup, NULL },
+		{ "ns-pid", build_ns_pid, join_child },
+		{ "ns-time", build_ns_time, join_child },
+		{ "children-pid", build_children_pid, NULL },
+		{ "children-time", build_children_time, NULL },
+		{ "session-gone", build_session_gone, end_family },
+		{ "group-gone", build_group_gone, end_family },
+		{ "not-below", build_not_below, check_not_below },
+		{},
+	};
+
+	return refused_main(argc, argv, modes);
+}
