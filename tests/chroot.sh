@@ -32,7 +32,8 @@ base=$dir/base tree=$dir/run
 if [ ! -e "$base.complete" ]; then
 	command -v debootstrap >/dev/null || { echo "$0: install debootstrap" >&2; exit 1; }
 	rm -rf "$base"
-	debootstrap --variant=minbase bookworm "$base" "${MIRROR:-http://deb.debian.org/debian}"
+	# shellcheck disable=SC2086 # none, then it is the one debootstrap knows
+	debootstrap --variant=minbase bookworm "$base" ${MIRROR:-}
 	rm -f "$base"/var/cache/apt/archives/*.deb
 	touch "$base.complete"
 fi
