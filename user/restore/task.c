@@ -158,9 +158,13 @@ static void zombie_main(struct restore *r, const struct task *t)
 		give_up(r);
 	if (th)
 		prctl(PR_SET_NAME, th->comm);
-	/* Those that bcr itself has (a sanitizer's) must not be seen in a zombie. */
-	for (int sig = 1; sig <= MODEL_NSIG; sig++)
-		syscall(SYS_rt_sigaction, sig, &t->sigactions[sig - 1], NULL, sizeof(uint64_t));
+	/* Handlers that bcr itself has (a sanitizer's) must not be seen in a zombie; images do not hold a zombie's own. */
+	for (int sig = 1; sig < NSIG; sig++) {
+		struct sigaction sa;
+
+		if (!sigaction(sig, NULL, &sa) && sa.sa_handler != SIG_DFL && sa.sa_handler != SIG_IGN)
+			signal(sig, SIG_DFL);
+	}
 	end_as_recorded(t);
 }
 
