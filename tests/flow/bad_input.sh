@@ -127,7 +127,7 @@ optional() {
 for file in "$good"/*.img; do
 	file=${file##*/}
 	! optional "$file" || continue
-	[ "$file" != bcr-manifest.img ] || continue # what CRIU writes has none, and is read
+	[ "$file" != bcr-manifest.bcr ] || continue # what CRIU writes has none, and is read
 	set_copy
 	rm "broken/$file"
 	broken broken "${file/./\\.}"

@@ -14,8 +14,8 @@ decode() {
 	import glob, json, os, sys
 	import pycriu
 	for path in sorted(glob.glob(sys.argv[1] + "/*.img") + glob.glob(sys.argv[1] + "/stats-*")):
-	    # Raw pages; and what CRIU's format has no place for: files that CRIU, and so crit, does not look at.
-	    if os.path.basename(path).startswith(("pages-", "bcr-")):
+	    # Raw pages. What CRIU's format has no place for is in files of another name (*.bcr), which its readers do not look at.
+	    if os.path.basename(path).startswith("pages-"):
 	        continue
 	    print(path)
 	    with open(path, "rb") as f:

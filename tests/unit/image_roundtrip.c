@@ -361,6 +361,13 @@ static bool has(int dirfd, const char *name)
 	return !faccessat(dirfd, name, F_OK, 0);
 }
 
+static bool is_image(const char *name)
+{
+	const char *suffix = strrchr(name, '.');
+
+	return suffix && (!strcmp(suffix, ".img") || !strcmp(suffix, ".bcr"));
+}
+
 static void put(int dirfd, const char *name, const char *text)
 {
 	int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -495,14 +502,14 @@ static void test_killed_commit(void)
 
 			unlinkat(dirfd, "inventory.img", 0);
 			for (struct dirent *e; (e = readdir(d));) {
-				if (strstr(e->d_name, ".img"))
+				if (is_image(e->d_name))
 					unlinkat(dirfd, e->d_name, 0);
 			}
 			closedir(d);
 			put(new_fd, "older-set-removed", "");
 			d = fdopendir(openat(new_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 			for (struct dirent *e; left > 0 && (e = readdir(d));) {
-				if (!strstr(e->d_name, ".img") || !strcmp(e->d_name, "inventory.img"))
+				if (!is_image(e->d_name) || !strcmp(e->d_name, "inventory.img"))
 					continue;
 				renameat(new_fd, e->d_name, dirfd, e->d_name);
 				left--;
@@ -539,7 +546,7 @@ static size_t read_files(int dirfd, struct image_file *files, size_t max)
 	for (struct dirent *e; nr < max && (e = readdir(d));) {
 		struct stat st;
 
-		if (!strstr(e->d_name, ".img") || nr == max || fstatat(dirfd, e->d_name, &st, 0))
+		if (!is_image(e->d_name) || nr == max || fstatat(dirfd, e->d_name, &st, 0))
 			continue;
 
 		struct image_file *f = &files[nr++];
@@ -644,7 +651,7 @@ static void try_damage(struct altered *a, const struct image_file *f, const stru
 	}
 	a->len = f->len;
 	a->gone = true;
-	CHECK(!manifest || !loads(a) || !strcmp(f->name, "bcr-manifest.img"), "%s missing loads", f->name);
+	CHECK(!manifest || !loads(a) || !strcmp(f->name, "bcr-manifest.bcr"), "%s missing loads", f->name);
 	a->gone = false;
 	for (uint32_t at = 0; at < f->len && strncmp(f->name, "pages-", 6); at += stride) {
 		copy[at] ^= 1u << at % 8;
@@ -672,7 +679,7 @@ static void test_damaged(void)
 		try_damage(&a, &files[i], original, true, files[i].len > 8000 ? 97 : 1);
 	}
 	for (size_t i = 0; i < nr; i++) {
-		if (!strcmp(files[i].name, "bcr-manifest.img"))
+		if (!strcmp(files[i].name, "bcr-manifest.bcr"))
 			strcpy(files[i].name, "-");
 	}
 	for (size_t i = 0; i < nr; i++) {
@@ -712,7 +719,7 @@ static int write_seed(const char *path)
 		uint8_t name_len = strlen(files[i].name);
 
 		/* With it the loader would refuse whatever the fuzzer changes. */
-		if (!strcmp(files[i].name, "bcr-manifest.img")) {
+		if (!strcmp(files[i].name, "bcr-manifest.bcr")) {
 			free(files[i].data);
 			continue;
 		}

@@ -1,4 +1,4 @@
-/* A process and its threads ↔ core-N.img (CRIU's) and bcr-threads-N.img (what CRIU has no field for). */
+/* A process and its threads ↔ core-N.img (CRIU's) and bcr-threads-N.bcr (what CRIU has no field for). */
 #include <signal.h>
 #include <sched.h>
 #include <string.h>
@@ -339,7 +339,7 @@ static int save_extra(struct save *s, struct arena *a, const struct task *t, Bcr
 	msg->cgroup_id = t->cgroup_id;
 	if (mm && save_guards(a, mm, msg))
 		return fail(-ENOMEM, "pid %d: save", t->pid);
-	return image_put(s->set, MAGIC_COMMON, MAGIC_BCR_THREADS, &msg->base, "bcr-threads-%d.img", t->pid);
+	return image_put(s->set, MAGIC_COMMON, MAGIC_BCR_THREADS, &msg->base, "bcr-threads-%d.bcr", t->pid);
 }
 
 static int save_zombie(struct save *s, struct arena *a, const struct task *t, TaskCoreEntry *tc)
@@ -727,7 +727,7 @@ static int load_extra(struct load *l, struct task *t, BcrTaskEntry **ret)
 {
 	_cleanup_reader_ struct image_reader r = {};
 	_cleanup_message_ BcrTaskEntry *msg = NULL;
-	int err = reader_open(&r, l->src, MAGIC_COMMON, MAGIC_BCR_THREADS, "bcr-threads-%d.img", t->pid);
+	int err = reader_open(&r, l->src, MAGIC_COMMON, MAGIC_BCR_THREADS, "bcr-threads-%d.bcr", t->pid);
 
 	/* A set that CRIU wrote has none; what it says is then the default. */
 	if (err == -ENOENT && !l->objects) {

@@ -1,6 +1,6 @@
 /*
  * Descriptors and open files, and what open files share ↔ fdinfo-N.img, files.img, pipes-data.img, fifo-data.img,
- * tty-info.img, bcr-objects.img. What is in a file_entry is the business of the kinds.
+ * tty-info.img, bcr-objects.bcr. What is in a file_entry is the business of the kinds.
  *
  * A FIFO or terminal has its path in a second file_entry, of type REG, which it names (regf_id). Those entries are
  * made and taken apart here: they are not open files of their own.
@@ -267,7 +267,7 @@ int save_files(struct save *s)
 	return err ? err : save_ttys(s);
 }
 
-/* --- bcr-objects.img --- */
+/* --- bcr-objects.bcr --- */
 
 static BcrFileEntry *save_file_extra(struct arena *a, const struct file *f)
 {
@@ -335,9 +335,9 @@ int save_objects(struct save *s)
 	int err = fill_objects(&a, s->m, &msg);
 
 	if (err)
-		err = fail(err, "bcr-objects.img: write");
+		err = fail(err, "bcr-objects.bcr: write");
 	else
-		err = image_put(s->set, MAGIC_COMMON, MAGIC_BCR_OBJECTS, &msg.base, "bcr-objects.img");
+		err = image_put(s->set, MAGIC_COMMON, MAGIC_BCR_OBJECTS, &msg.base, "bcr-objects.bcr");
 	arena_free(&a);
 	return err;
 }
@@ -345,7 +345,7 @@ int save_objects(struct save *s)
 int load_objects(struct load *l)
 {
 	_cleanup_reader_ struct image_reader r = {};
-	int err = reader_open(&r, l->src, MAGIC_COMMON, MAGIC_BCR_OBJECTS, "bcr-objects.img");
+	int err = reader_open(&r, l->src, MAGIC_COMMON, MAGIC_BCR_OBJECTS, "bcr-objects.bcr");
 
 	if (err == -ENOENT)
 		return 0;
@@ -853,7 +853,7 @@ static int load_files_img(struct load *l)
 
 int load_files(struct load *l)
 {
-	struct image_reader objects = { .path = l->src->path, .name = "bcr-objects.img", .nr_records = 1 };
+	struct image_reader objects = { .path = l->src->path, .name = "bcr-objects.bcr", .nr_records = 1 };
 	int err = load_ttys(l);
 
 	if (!err)

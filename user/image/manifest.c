@@ -1,5 +1,5 @@
 /*
- * The list of a set's files with sizes and checksums (bcr-manifest.img).
+ * The list of a set's files with sizes and checksums (bcr-manifest.bcr).
  *
  * CRIU's format notices neither a file cut off between two records nor a changed byte. This list does. Page files have
  * only their size in it: they are read once, by the restore itself, and reading them for a checksum would double that.
@@ -15,7 +15,7 @@
 #include "image/set.h"
 #include "images/bcr-manifest.pb-c.h"
 
-#define MANIFEST "bcr-manifest.img"
+#define MANIFEST "bcr-manifest.bcr"
 #define HOW_TO_ACCEPT "if it was changed on purpose, remove " MANIFEST
 
 struct manifest {

@@ -361,7 +361,7 @@ static int load_guards(const struct image_reader *r, const BcrTaskEntry *extra, 
 		const struct page_run *last = &mm->pages.v[i - 1];
 
 		if (mm->pages.v[i].start < last->start + last->nr_pages * PAGE)
-			return bad_file(r, "guard pages at 0x%llx of bcr-threads-%d.img overlap with other pages",
+			return bad_file(r, "guard pages at 0x%llx of bcr-threads-%d.bcr overlap with other pages",
 					(unsigned long long)mm->pages.v[i].start, mm->pid);
 	}
 	return 0;
@@ -609,7 +609,7 @@ static int shmem_size(const struct load *l, struct shmem *shmem)
 		if (e->id != shmem->id)
 			continue;
 		if (e->size_bytes % PAGE || e->size_bytes < shmem->size_bytes || e->size_bytes > INT64_MAX)
-			return fail(0, "%s/bcr-objects.img: shared memory %u has %llu bytes, %llu are mapped",
+			return fail(0, "%s/bcr-objects.bcr: shared memory %u has %llu bytes, %llu are mapped",
 				    l->src->path, e->id, (unsigned long long)e->size_bytes,
 				    (unsigned long long)shmem->size_bytes);
 		shmem->size_bytes = e->size_bytes;

@@ -11,7 +11,7 @@ static const char *const plain[] = {
 	"pipes-data.img",  "fifo-data.img",   "sk-queues.img",   "remap-fpath.img",  "memfd.img",
 	"filelocks.img",   "tty-info.img",    "tty-data.img",    "eventpoll-tfd.img", "inotify-wd.img",
 	"fanotify-mark.img", "bpfmap-file.img", "bpfmap-data.img", "pidfd.img",      "cpuinfo.img",
-	"apparmor.img",    "binfmt-misc.img", "bcr-objects.img", "bcr-manifest.img", "parent",
+	"apparmor.img",    "binfmt-misc.img", "bcr-objects.bcr", "bcr-manifest.bcr", "parent",
 	/* Written by old versions of CRIU, one kind per file. */
 	"reg-files.img",   "ns-files.img",    "eventfd.img",     "eventpoll.img",    "signalfd.img",
 	"inotify.img",     "fanotify.img",    "unixsk.img",      "inetsk.img",       "packetsk.img",
@@ -19,7 +19,7 @@ static const char *const plain[] = {
 	"ext-files.img",   "timerfd.img",     "mountpoints.img",
 };
 
-/* These, followed by a number in decimal or hexadecimal and ".img" (or ".tar.gz.img", ".tar.gz"). */
+/* These, followed by a number in decimal or hexadecimal and ".img" (or ".tar.gz.img", ".tar.gz", ".bcr"). */
 static const char *const numbered[] = {
 	"core-",    "ids-",       "mm-",           "fs-",         "pagemap-",  "pagemap-shmem-",
 	"pages-",   "fdinfo-",    "signal-s-",     "signal-p-",   "timens-",   "utsns-",
@@ -39,7 +39,7 @@ static bool is_number_and_end(const char *s)
 	if (!nr)
 		return false;
 	s += nr;
-	return !strcmp(s, ".img") || !strcmp(s, ".tar.gz.img") || !strcmp(s, ".tar.gz");
+	return !strcmp(s, ".img") || !strcmp(s, ".tar.gz.img") || !strcmp(s, ".tar.gz") || !strcmp(s, ".bcr");
 }
 
 bool image_name_known(const char *name)

@@ -133,7 +133,7 @@ static int epoll_save(struct save_ctx *ctx, const struct file *f, FileEntry *msg
 	return 0;
 }
 
-/* Which file an item watches is in bcr-objects.img; without it (CRIU's images), its number tells. */
+/* Which file an item watches is in bcr-objects.bcr; without it (CRIU's images), its number tells. */
 static int load_item(const EventpollTfdEntry *e, struct file *f)
 {
 	struct epoll_item item = {

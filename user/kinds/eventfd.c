@@ -1,4 +1,4 @@
-/* eventfd(2): a counter. Whether it is a semaphore travels in bcr-objects.img, for CRIU has no field for it. */
+/* eventfd(2): a counter. Whether it is a semaphore travels in bcr-objects.bcr, for CRIU has no field for it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
