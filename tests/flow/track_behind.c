@@ -6,7 +6,7 @@
 
 #include <sys/uio.h>
 
-enum { PAGES = 1024, BYTES = PAGES * RIG_PAGE, CUTS = 8, MAX_TRIES = 60, NR_WAYS = 4 };
+enum { PAGES = 1024, BYTES = PAGES * RIG_PAGE, CUTS = 8, MAX_CUTS = 500, MAX_TRIES = 60, NR_WAYS = 4 };
 
 static uint8_t *memory;
 static int file_fd, direct_fd, mem_fd;
@@ -98,7 +98,8 @@ int main(int argc, char **argv)
 			continue;
 		rig_start(&r, target);
 		rig_open(&r, "wp-cow", NULL);
-		for (int i = 0; i < CUTS; i++)
+		/* Cuts that no write disturbs are no test: on until one is torn. read(2) is seen as faults, and tears nothing. */
+		for (int i = 0; i < CUTS || (way != 3 && !r.retakes && i < MAX_CUTS); i++)
 			rig_cut(&r, MAX_TRIES);
 		rig_print(&r, names[way]);
 		if (way != 3 && !r.retakes)
