@@ -69,6 +69,14 @@ struct task_struct___rseq_nested {
 	struct rseq_data___nested rseq;
 };
 
+struct mm_struct___seqcount {
+	seqcount_t mm_lock_seq;
+};
+
+struct mm_struct___seq_int {
+	int mm_lock_seq;
+};
+
 typedef struct {
 	unsigned long __mm_flags[1];
 } mm_flags_t___bitmap;
@@ -102,6 +110,26 @@ static __always_inline __u64 mm_flags(struct mm_struct *mm)
 	if (bpf_core_field_exists(bitmap->flags.__mm_flags))
 		return BPF_CORE_READ(bitmap, flags.__mm_flags[0]);
 	return BPF_CORE_READ(word, flags);
+}
+
+/*
+ * A number that grows whenever somebody has held the lock of the address space for writing, without which mappings do not change.
+ * There with per-mapping locks since Linux 6.4, a seqcount since 6.14; false: not there.
+ */
+static __always_inline bool mm_changes(struct mm_struct *mm, __u64 *ret)
+{
+	struct mm_struct___seqcount *seqcount = (void *)mm;
+	struct mm_struct___seq_int *plain = (void *)mm;
+
+	if (bpf_core_field_exists(seqcount->mm_lock_seq.sequence)) {
+		*ret = BPF_CORE_READ(seqcount, mm_lock_seq.sequence);
+		return true;
+	}
+	if (bpf_core_field_exists(plain->mm_lock_seq)) {
+		*ret = BPF_CORE_READ(plain, mm_lock_seq);
+		return true;
+	}
+	return false;
 }
 
 static __always_inline bool hrtimer_is_queued(struct hrtimer *timer)

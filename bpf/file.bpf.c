@@ -1,6 +1,10 @@
 /*
  * Descriptors of one process: the open file behind each, what is private to its type, and its path.
  *
+ * Paths can be printed by the link iterator only. The `syscall` program reads the same inside a stop without them: user space
+ * knows them from before, and `same` tells whether they still hold. Of a file without state of its own it reads only what may
+ * have changed, by plain loads: there may be thousands of them.
+ *
  * The items of epoll sets go into an array of their own; the record of the set says where. The kernel shows a descriptor
  * again when the stream's buffer was full: its items then take the same place in the array.
  */
@@ -30,6 +34,22 @@ struct {
 	__type(key, __u32);
 	__type(value, struct epoll_record);
 } epoll_items SEC(".maps");
+
+__u32 wanted_pid = 0; /* in the initial pid namespace */
+__u32 nr_states = 0;
+
+/* Of one table after the other, without paths. Sized before load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct file_record);
+} states SEC(".maps");
+
+extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
+extern void bpf_task_release(struct task_struct *p) __ksym __weak;
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
 struct file_scratch {
 	struct file_header header;
@@ -182,6 +202,7 @@ static __always_inline void fill_epoll(struct file_record *r, struct file *file,
 	last_start = nr_epoll_items;
 	bpf_loop(EPOLL_MAX_STEPS, step_epoll, &w, 0);
 	r->epoll.nr_items = w.nr;
+	r->epoll.first = last_start;
 }
 
 static __always_inline void fill_sock(struct file_record *r, struct socket *socket)
@@ -206,7 +227,7 @@ static __always_inline bool name_is(const struct file_record *r, const char *wor
 
 static __always_inline void fill_private(struct file_record *r, struct file *file, __u32 fd)
 {
-	void *data = file->private_data;
+	void *data = BPF_CORE_READ(file, private_data);
 
 	if ((r->mode & 0170000) == 0010000) {
 		fill_pipe(r, data);
@@ -220,6 +241,105 @@ static __always_inline void fill_private(struct file_record *r, struct file *fil
 		else if (NAME_IS(r, "[eventpoll]"))
 			fill_epoll(r, file, data, fd);
 	}
+}
+
+/* The verifier does not let us calculate with pointers; what comes back out of a map is a number to it. */
+#define READ_BACK(word) (*(volatile __u64 *)&(word))
+
+static __always_inline __u64 same_of(struct file_record *r, struct file *file)
+{
+	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+
+	return file_same(READ_BACK(r->file), (__u64)BPF_CORE_READ(file, private_data), (__u64)inode,
+			 (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)dentry,
+			 BPF_CORE_READ(dentry, d_seq.seqcount.sequence), BPF_CORE_READ(inode, i_nlink));
+}
+
+struct table_walk {
+	__u64 fds;
+	__u64 cloexec; /* address of the bits, and one word of them */
+	__u64 word;
+	__u64 files;
+	__u32 tgid;
+	__u32 pad;
+};
+
+#define CAST(type, ptr) ((type *)bpf_rdonly_cast(ptr, bpf_core_type_id_kernel(type)))
+
+/* Regular files and directories without locks and without an owner: true when that is all there is to say. */
+static __always_inline bool fill_plain(struct file_record *r, struct file *f)
+{
+	struct file *file = CAST(struct file, f);
+	struct inode *inode = file->f_inode;
+	__u32 format = inode->i_mode & 0170000;
+	struct dentry *dentry = file->f_path.dentry;
+
+	if ((format != 0100000 && format != 0040000) || inode->i_flctx || file_owner(f))
+		return false;
+	r->file = (__u64)f;
+	r->pos = file->f_pos;
+	r->flags = file->f_flags;
+	r->size = inode->i_size;
+	r->mode = inode->i_mode;
+	r->has_locks = 0;
+	r->fown_pid = r->fown_type = r->fown_uid = r->fown_euid = r->fown_signum = 0;
+	r->raw[0] = (__u64)file->private_data;
+	r->raw[1] = (__u64)inode;
+	r->raw[2] = (__u64)file->f_path.mnt;
+	r->raw[3] = (__u64)dentry;
+	r->same = file_same(r->file, READ_BACK(r->raw[0]), READ_BACK(r->raw[1]), READ_BACK(r->raw[2]), READ_BACK(r->raw[3]),
+			    dentry->d_seq.seqcount.sequence, inode->i_nlink);
+	return true;
+}
+
+static long add_state(__u32 fd, struct table_walk *w)
+{
+	struct file *file = NULL;
+
+	bpf_probe_read_kernel(&file, sizeof(file), (void *)(w->fds + fd * sizeof(file)));
+	if (!(fd % 64))
+		bpf_probe_read_kernel(&w->word, sizeof(w->word), (void *)(w->cloexec + fd / 8));
+	if (!file)
+		return 0;
+	__u32 slot = nr_states++;
+	struct file_record *r = bpf_map_lookup_elem(&states, &slot);
+	if (!r)
+		return 0;
+	if (!fill_plain(r, file)) {
+		__builtin_memset(r, 0, sizeof(*r));
+		fill_file(r, file);
+		fill_private(r, file, fd);
+		r->same = same_of(r, file);
+	}
+	r->fd = fd;
+	r->tgid = w->tgid;
+	r->files = w->files;
+	r->cloexec = (w->word >> (fd % 64)) & 1;
+	return 0;
+}
+
+/* The descriptors of the process `wanted_pid`, which is stopped. */
+SEC("syscall")
+int observe_states(void *ctx)
+{
+	struct task_struct *task = bpf_task_from_pid(wanted_pid);
+	struct files_struct *files;
+
+	if (!task)
+		return 1;
+	files = BPF_CORE_READ(task, files);
+	struct fdtable *fdt = BPF_CORE_READ(files, fdt);
+	struct table_walk w = {
+		.fds = (__u64)BPF_CORE_READ(fdt, fd),
+		.cloexec = (__u64)BPF_CORE_READ(fdt, close_on_exec),
+		.files = (__u64)files,
+		.tgid = pid_seen(BPF_CORE_READ(task, thread_pid)),
+	};
+	if (files)
+		bpf_loop(BPF_CORE_READ(fdt, max_fds), add_state, &w, 0);
+	bpf_task_release(task);
+	return 0;
 }
 
 SEC("iter/task_file")
@@ -242,11 +362,12 @@ int observe_files(struct bpf_iter__task_file *ctx)
 	__builtin_memset(r, 0, sizeof(*r));
 	fill_file(r, file);
 	r->fd = fd;
-	r->tgid = task->tgid;
+	r->tgid = pid_seen(BPF_CORE_READ(task, group_leader, thread_pid));
 	r->files = (__u64)BPF_CORE_READ(task, files);
 	unsigned long *cloexec = BPF_CORE_READ(task, files, fdt, close_on_exec);
 	bpf_probe_read_kernel(&word, sizeof(word), cloexec + fd / 64);
 	r->cloexec = (word >> (fd % 64)) & 1;
+	r->same = same_of(r, file);
 	fill_private(r, file, fd);
 
 	long len = bpf_d_path(&file->f_path, s->path, sizeof(s->path));
@@ -256,7 +377,6 @@ int observe_files(struct bpf_iter__task_file *ctx)
 		len = 1;
 	}
 	s->header.path_bytes = len;
-	s->header.epoll_start = last_start;
 	bpf_seq_write(seq, &s->header, sizeof(s->header));
 	bpf_seq_write(seq, r, sizeof(*r));
 	bpf_seq_write(seq, s->path, at_most((len + 7) & ~7ULL, sizeof(s->path)));

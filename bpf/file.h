@@ -19,6 +19,7 @@ enum {
 
 struct file_record {
 	__u64 file;  /* identity of the open file description; equal: shared. Never 0 */
+	__u64 same;  /* of a descriptor: equal later on, it leads to the same file under the same path. 0: not known */
 	__u64 files; /* identity of the descriptor table; 0 when not seen through a descriptor */
 	__u64 pos;
 	__u64 size;
@@ -56,7 +57,7 @@ struct file_record {
 		} timerfd;
 		struct {
 			__u32 nr_items;
-			__u32 pad;
+			__u32 first; /* of its items in the array of epoll items; from /proc: 0 */
 		} epoll;
 		struct {
 			__u32 family, type, proto, state; /* sk_state: TCP_LISTEN 10, ... */
@@ -65,7 +66,7 @@ struct file_record {
 	};
 };
 
-_Static_assert(sizeof(struct file_record) == 184, "shared with BPF");
+_Static_assert(sizeof(struct file_record) == 192, "shared with BPF");
 
 /* One item of an epoll set. */
 struct epoll_record {

@@ -82,6 +82,26 @@ static __always_inline void fill_path(struct file_record *r, struct vfsmount *mn
 	bpf_probe_read_kernel_str(r->name, sizeof(r->name), BPF_CORE_READ(dentry, d_name.name));
 }
 
+static __always_inline __u64 mix(__u64 hash, __u64 word)
+{
+	return (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+}
+
+/*
+ * Tells whether a number of a descriptor still leads to the same file by the same path: the kernel uses addresses again, and counts
+ * renaming and unlinking of a directory entry in d_seq.
+ */
+static __always_inline __u64 file_same(__u64 file, __u64 private, __u64 inode, __u64 mnt, __u64 dentry, __u32 d_seq,
+				       __u32 nlink)
+{
+	__u64 hash = mix(file, private);
+
+	hash = mix(hash, inode);
+	hash = mix(hash, mnt);
+	hash = mix(hash, dentry);
+	return mix(hash, (__u64)nlink << 32 | d_seq) | 1;
+}
+
 /* Everything but tgid, fd, cloexec and what depends on the type; the record has been zeroed. */
 static __always_inline void fill_file(struct file_record *r, struct file *file)
 {

@@ -63,7 +63,8 @@ struct task_record {
 	__u64 auxv[OBSERVE_NR_AUXV];
 	__u32 nr_auxv;
 	__u32 nr_timers, nr_pending; /* in the array of extras, in this order after the threads' */
-	__u32 pad2;
+	__u32 has_mm_changes;
+	__u64 mm_changes; /* grows with every change of the mappings, when has_mm_changes */
 	/* The executable; the working and the root directory (`file` is the dentry, `files` the mount). */
 	struct file_record exe, cwd, root;
 };

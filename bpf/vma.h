@@ -26,7 +26,7 @@ _Static_assert(sizeof(struct vma_record) == 80, "shared with BPF");
 /* In front of each descriptor's file_record in the stream of bpf/file.bpf.c. */
 struct file_header {
 	__u32 path_bytes; /* of the path behind the file record, with its final NUL, padded to 8 */
-	__u32 epoll_start; /* index of its first item in the array of epoll items */
+	__u32 pad;
 };
 
 enum { OBSERVE_PATH_BYTES = 4096 };

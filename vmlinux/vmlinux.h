@@ -187,7 +187,20 @@ struct inode {
 	long long i_size;
 };
 
+struct seqcount {
+	unsigned int sequence;
+};
+
+typedef struct seqcount seqcount_t;
+
+struct seqcount_spinlock {
+	seqcount_t seqcount;
+};
+
+typedef struct seqcount_spinlock seqcount_spinlock_t;
+
 struct dentry {
+	seqcount_spinlock_t d_seq;
 	struct qstr d_name;
 	struct inode *d_inode;
 };
@@ -225,6 +238,7 @@ struct file {
 
 struct fdtable {
 	unsigned int max_fds;
+	struct file **fd;
 	unsigned long *close_on_exec;
 };
 

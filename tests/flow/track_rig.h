@@ -44,13 +44,14 @@ struct rig_shared {
 struct rig {
 	pid_t pid;
 	char dir[64];
-	struct observer *observer;
+	struct observer *observer, *reference;
 	struct freeze *freeze; /* of pauses and cuts */
 	struct tracker *tracker;
 	bool compare;          /* make a reference inside the stop; otherwise only measure */
 	uint64_t stop_ns;      /* from before the stop to after the thaw, of the last cut, without the reference */
 	uint64_t copy_ns;
 	unsigned retakes;
+	unsigned same;         /* cuts by a look before the stop that was still right inside it */
 	size_t pages;          /* of the last copy */
 };
 
@@ -145,15 +146,28 @@ static inline int rig_pause(void *arg, bool stop)
 	return stop ? freeze_stop(r->freeze) : freeze_thaw(r->freeze, THAW_RUN, NULL);
 }
 
-static inline struct model *rig_observe(struct rig *r, bool stopped)
+static inline struct model *rig_observe_with(struct observer *o, bool stopped)
 {
 	struct model *m = NULL;
 
 	refusals_begin();
-	int err = observer_run(r->observer, stopped, &m);
+	int err = observer_run(o, stopped, &m);
 	if (refusals_end() || err)
 		rig_fail("observe: %s", strerror(-err));
 	return m;
+}
+
+static inline struct model *rig_observe(struct rig *r, bool stopped)
+{
+	return rig_observe_with(r->observer, stopped);
+}
+
+static inline int rig_each_thread(void *arg,
+				  int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx)
+{
+	struct rig *r = arg;
+
+	return observer_each_thread(r->observer, fn, ctx);
 }
 
 static inline void rig_open(struct rig *r, const char *backend, const struct track_env *extra)
@@ -165,13 +179,16 @@ static inline void rig_open(struct rig *r, const char *backend, const struct tra
 	env.arg = r;
 	env.userfaultfd = rig_userfaultfd;
 	env.pause = rig_pause;
+	env.each_thread = rig_each_thread;
 	RIG_NEED(!observer_open(r->pid, &opts, &r->observer));
+	RIG_NEED(!observer_open(r->pid, &opts, &r->reference));
 	RIG_NEED(!freeze_create("ptrace", r->pid, 10, &r->freeze));
 	observer_set_tracked(r->observer, rig_foreign);
 	struct model *m = rig_observe(r, false);
 	RIG_NEED(!tracker_open(backend, m, &env, &r->tracker));
 	model_destroy(m);
 	observer_set_tracked(r->observer, true);
+	observer_set_tracked(r->reference, true);
 }
 
 static inline struct image_set *rig_set(struct rig *r, const char *name, int *ret_dirfd)
@@ -331,19 +348,29 @@ static inline int rig_cut_once(struct rig *r)
 		ref = rig_set(r, "reference", &ref_dir);
 	int err = tracker_precut(r->tracker, NULL);
 	RIG_NEED(!err);
+	struct model *m = rig_observe(r, false);
+	RIG_NEED(!tracker_ready(r->tracker, m));
 	uint64_t begin_ns = rig_now_ns(), spent_ns = 0;
+	bool same = false;
 	RIG_NEED(!freeze_stop(r->freeze));
-	struct model *m = rig_observe(r, true);
-	err = tracker_cut(r->tracker, m);
+	RIG_NEED(!observer_read(r->observer, m, &same));
+	if (!same) {
+		model_destroy(m);
+		m = rig_observe(r, true);
+	}
+	r->same += same;
+	err = tracker_cut(r->tracker, m, same);
 	if (!err && r->compare) {
 		uint64_t ref_ns = rig_now_ns();
 
-		ref_model = rig_observe(r, true);
+		ref_model = rig_observe_with(r->reference, true);
 		RIG_NEED(!capture_memory(ref_model, ref, &ref_stats, rig_progress));
 		spent_ns = rig_now_ns() - ref_ns;
 	}
 	RIG_NEED(!freeze_thaw(r->freeze, THAW_RUN, m));
 	r->stop_ns = rig_now_ns() - begin_ns - spent_ns;
+	if (same)
+		RIG_NEED(!observer_refresh(r->observer, m));
 	begin_ns = rig_now_ns();
 	if (!err)
 		err = tracker_copy(r->tracker, m, set, &stats, rig_progress);
@@ -384,12 +411,12 @@ static inline void rig_print(const struct rig *r, const char *what)
 	const struct track_stats *s = tracker_stats(r->tracker);
 
 	printf("%s (%s): %zu pages, stop %llu us (cut %llu, %s, %llu hints, %llu pages copied in it), copy %llu ms, %llu saved, "
-	       "%llu torn, %llu pauses of %llu us, %u retakes\n",
+	       "%llu torn, %llu pauses of %llu us, %u retakes, %u by the look before\n",
 	       what, tracker_backend(r->tracker), r->pages, (unsigned long long)r->stop_ns / 1000,
 	       (unsigned long long)s->cut_us, s->cut_full ? "full scan" : "by hints", (unsigned long long)s->cut_hints,
 	       (unsigned long long)s->cut_pages_copied, (unsigned long long)r->copy_ns / 1000000,
 	       (unsigned long long)s->pages_saved, (unsigned long long)s->pages_torn, (unsigned long long)s->pauses,
-	       (unsigned long long)s->paused_us, r->retakes);
+	       (unsigned long long)s->paused_us, r->retakes, r->same);
 	fflush(stdout);
 }
 
@@ -398,6 +425,7 @@ static inline void rig_close(struct rig *r)
 	tracker_close(r->tracker);
 	freeze_destroy(r->freeze);
 	observer_close(r->observer);
+	observer_close(r->reference);
 	r->tracker = NULL;
 }
 

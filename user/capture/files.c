@@ -16,10 +16,28 @@ static const struct task *table_owner(const struct model *m, uint32_t files_id)
 	return NULL;
 }
 
+static bool has_content(const struct file *f)
+{
+	const struct kind *kind = kind_of_type(f->type);
+
+	return kind && kind->dump;
+}
+
+/* Most programs have thousands of files, or none, that have to be read now. */
+static bool any_has_content(const struct model *m)
+{
+	VEC_FOREACH(f, &m->files)
+		if (has_content(*f))
+			return true;
+	return false;
+}
+
 int capture_files(struct model *m)
 {
-	_cleanup_free_ bool *done = calloc(m->next_id + 1, sizeof(*done));
+	if (!any_has_content(m))
+		return 0;
 
+	_cleanup_free_ bool *done = calloc(m->next_id + 1, sizeof(*done));
 	if (!done)
 		return fail(-ENOMEM, "list of files");
 	VEC_FOREACH(table, &m->fdtables) {
@@ -27,12 +45,11 @@ int capture_files(struct model *m)
 
 		VEC_FOREACH(fd, &(*table)->fds) {
 			struct file *f = model_find_file(m, fd->file_id);
-			const struct kind *kind = f ? kind_of_type(f->type) : NULL;
 
-			if (!owner || !kind || !kind->dump || done[f->id])
+			if (!owner || !f || done[f->id] || !has_content(f))
 				continue;
 			done[f->id] = true;
-			int err = kind->dump(m, f, owner->pid, fd->fd);
+			int err = kind_of_type(f->type)->dump(m, f, owner->pid, fd->fd);
 			if (err)
 				return err;
 		}

@@ -34,6 +34,7 @@ struct flow {
 	struct model *model;
 	struct tracker *tracker;     /* of a target that goes on running */
 	struct model *running;       /* as observed before the stop, for the tracker */
+	bool same;                   /* the model was made before the stop, and its objects are the same still */
 	unsigned retakes;
 	struct dump_stats stats;
 };
@@ -75,6 +76,13 @@ static void undo_observer(struct flow *f)
 	f->observer = NULL;
 }
 
+static int refused(const struct flow *f, size_t nr)
+{
+	log_error("pid %d cannot be dumped: %zu reason%s above; it has not been changed", f->req->root, nr,
+		  nr == 1 ? "" : "s");
+	return -EOPNOTSUPP;
+}
+
 /* Observes, and reports all refusals as one list. */
 static int look(struct flow *f, bool stopped)
 {
@@ -82,12 +90,7 @@ static int look(struct flow *f, bool stopped)
 	int err = observer_run(f->observer, stopped, &f->model);
 	size_t nr = refusals_end();
 
-	if (!err && nr)
-		err = -EOPNOTSUPP;
-	if (err == -EOPNOTSUPP)
-		log_error("pid %d cannot be dumped: %zu reason%s above; it has not been changed",
-			  f->req->root, nr, nr == 1 ? "" : "s");
-	return err;
+	return err == -EOPNOTSUPP || (!err && nr) ? refused(f, nr) : err;
 }
 
 static int observe_running(struct flow *f)
@@ -122,6 +125,16 @@ static void undo_freeze(struct flow *f)
 	f->freeze = NULL;
 }
 
+/* What was read of threads becomes what the image holds. */
+static void finish_tasks(struct flow *f)
+{
+	VEC_FOREACH(t, &f->model->tasks) {
+		if (t->state != TASK_ZOMBIE)
+			t->state = freeze_was_stopped(f->freeze, t->pid) ? TASK_STOPPED : TASK_ALIVE;
+	}
+	capture_fix_syscalls(f->model);
+}
+
 static int observe_stopped(struct flow *f)
 {
 	int err = look(f, true);
@@ -136,11 +149,7 @@ static int observe_stopped(struct flow *f)
 		if (err)
 			return err;
 	}
-	VEC_FOREACH(t, &f->model->tasks) {
-		if (t->state != TASK_ZOMBIE)
-			t->state = freeze_was_stopped(f->freeze, t->pid) ? TASK_STOPPED : TASK_ALIVE;
-	}
-	capture_fix_syscalls(f->model);
+	finish_tasks(f);
 	return 0;
 }
 
@@ -200,12 +209,20 @@ static int pause_target(void *arg, bool stop)
 	return stop ? freeze_stop(f->freeze) : freeze_thaw(f->freeze, THAW_RUN, NULL);
 }
 
+static int each_thread(void *arg, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx)
+{
+	struct flow *f = arg;
+
+	return observer_each_thread(f->observer, fn, ctx);
+}
+
 static int open_tracker(struct flow *f)
 {
 	struct track_env env = {
 		.arg = f,
 		.userfaultfd = give_userfaultfd,
 		.pause = pause_target,
+		.each_thread = each_thread,
 		.max_stop_bytes = MAX_STOP_BYTES,
 	};
 
@@ -228,9 +245,55 @@ static int precut(struct flow *f)
 	return tracker_precut(f->tracker, f->running);
 }
 
+/* The model as it most likely will be: what can be prepared for the stop is prepared by it. */
+static int look_before_stop(struct flow *f)
+{
+	int err = look(f, false);
+
+	return err ? err : tracker_ready(f->tracker, f->model);
+}
+
+static void forget_model(struct flow *f)
+{
+	model_destroy(f->model);
+	f->model = NULL;
+}
+
+/* Reads what changes by itself, or all of it, when the target is not what it was. */
+static int read_stopped(struct flow *f)
+{
+	int err = observer_read(f->observer, f->model, &f->same);
+
+	if (err)
+		return err;
+	if (f->same) {
+		f->model->uptime_us = clock_us();
+		return 0;
+	}
+	log_debug("pid %d: it changed right before the stop: all of it is observed again", f->req->root);
+	forget_model(f);
+	return observe_stopped(f);
+}
+
 static int cut(struct flow *f)
 {
-	return tracker_cut(f->tracker, f->model);
+	return tracker_cut(f->tracker, f->model, f->same);
+}
+
+/* The target runs again: the model is brought to what was read inside the stop. */
+static int refresh_model(struct flow *f)
+{
+	if (!f->same)
+		return 0;
+	refusals_begin();
+	int err = observer_refresh(f->observer, f->model);
+	size_t nr = refusals_end();
+
+	if (err == -EOPNOTSUPP || (!err && nr))
+		return refused(f, nr);
+	if (!err)
+		finish_tasks(f);
+	return err;
 }
 
 static int copy_after_cut(struct flow *f)
@@ -329,11 +392,13 @@ enum { NR_DUMP_STAGES = sizeof(dump_stages) / sizeof(dump_stages[0]) };
 static const struct stage cut_stages[] = {
 	{ "images", create_images, undo_images },
 	{ "precut", precut, NULL },
+	{ "look", look_before_stop, forget_model },
 	{ "freeze", freeze_target, undo_freeze },
-	{ "capture-state", observe_stopped, undo_model },
+	{ "capture-state", read_stopped, NULL },
 	{ "capture-files", copy_files, NULL },
 	{ "cut", cut, NULL },
 	{ "thaw", let_go, NULL },
+	{ "refresh", refresh_model, NULL },
 	{ "copy", copy_after_cut, NULL },
 	{ "save", save_images, NULL },
 };
@@ -362,8 +427,7 @@ static void undo_cut(struct flow *f)
 {
 	/* In the order of the stages it is made of, backwards; all of these do nothing when there is nothing. */
 	undo_freeze(f);
-	model_destroy(f->model);
-	f->model = NULL;
+	forget_model(f);
 	undo_images(f);
 }
 

@@ -80,6 +80,7 @@ static int epoll_collect(const struct collect_ctx *ctx, const struct observed_fi
 {
 	int refused = 0;
 
+	f->epoll.items.nr = 0;
 	VEC_FOREACH(r, &of->epoll_items) {
 		struct epoll_item item;
 		int err = collect_item(ctx, of, r, &item);
@@ -255,6 +256,7 @@ const struct kind epoll_kind = {
 	.match = epoll_match,
 	.fdinfo = epoll_fdinfo,
 	.collect = epoll_collect,
+	.refresh = epoll_collect,
 	.save = epoll_save,
 	.load = epoll_load,
 	.restore = epoll_restore,

@@ -92,6 +92,7 @@ const struct kind eventfd_kind = {
 	.match = eventfd_match,
 	.fdinfo = eventfd_fdinfo,
 	.collect = eventfd_collect,
+	.refresh = eventfd_collect,
 	.save = eventfd_save,
 	.load = eventfd_load,
 	.restore = eventfd_restore,

@@ -113,6 +113,7 @@ const struct kind fifo_kind = {
 	.type = FILE_FIFO,
 	.match = fifo_match,
 	.collect = fifo_collect,
+	.refresh = ring_refresh,
 	.finish = fifo_finish,
 	.dump = ring_dump,
 	.save = fifo_save,

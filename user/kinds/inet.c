@@ -564,6 +564,7 @@ const struct kind inet_kind = {
 	.type = FILE_INET,
 	.match = inet_match,
 	.collect = inet_collect,
+	.asks = true,
 	.save = inet_save,
 	.load = inet_load,
 	.restore = inet_restore,

@@ -57,6 +57,16 @@ struct kind {
 	 */
 	int (*collect)(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f);
 	/*
+	 * collect() asks the target's own descriptor for things that the record does not tell: it is called once more for
+	 * the same file inside a stop, and must bear that.
+	 */
+	bool asks;
+	/*
+	 * The same for all other kinds, after a stop, where records tell of states that change by themselves: record → model, without
+	 * a look at the target. Optional.
+	 */
+	int (*refresh)(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f);
+	/*
 	 * After all files of a run have been collected: what only the whole tree tells (pipes whose other end is outside).
 	 * Returns like collect. Optional.
 	 */

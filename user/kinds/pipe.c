@@ -142,6 +142,7 @@ const struct kind pipe_kind = {
 	.type = FILE_PIPE,
 	.match = pipe_match,
 	.collect = ring_collect,
+	.refresh = ring_refresh,
 	.finish = pipe_finish,
 	.dump = ring_dump,
 	.save = pipe_save,

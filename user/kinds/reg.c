@@ -89,6 +89,18 @@ static int check_kind(const struct collect_ctx *ctx, const struct observed_file 
 	return err ? err : check_proc(of);
 }
 
+static int reg_refresh(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f)
+{
+	const struct file_record *rec = &of->rec;
+
+	(void)ctx;
+	f->reg.mode = rec->mode;
+	/* Files of /proc and /sys show no size, or any. */
+	if (S_ISREG(rec->mode) && rec->sb_magic != MAGIC_PROC)
+		f->reg.size_bytes = rec->size;
+	return 0;
+}
+
 static int reg_collect(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f)
 {
 	const struct file_record *rec = &of->rec;
@@ -103,13 +115,9 @@ static int reg_collect(const struct collect_ctx *ctx, const struct observed_file
 	f->path = strdup(of->path);
 	if (!f->path)
 		return fail(-ENOMEM, "%s: note a file", path_where(of).text);
-	f->reg.mode = rec->mode;
 	f->reg.rdev = rec->rdev;
 	f->reg.mnt_id = -1;
-	/* Files of /proc and /sys show no size, or any. */
-	if (S_ISREG(rec->mode) && rec->sb_magic != MAGIC_PROC)
-		f->reg.size_bytes = rec->size;
-	return 0;
+	return reg_refresh(ctx, of, f);
 }
 
 static int reg_save(struct save_ctx *ctx, const struct file *f, FileEntry *msg)
@@ -261,6 +269,7 @@ const struct kind reg_kind = {
 	.type = FILE_REG,
 	.match = reg_match,
 	.collect = reg_collect,
+	.refresh = reg_refresh,
 	.save = reg_save,
 	.load = reg_load,
 	.restore = reg_restore,

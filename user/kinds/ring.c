@@ -36,6 +36,20 @@ static struct pipe *find_ring(const struct model *m, const struct file *f, uint6
 	return NULL;
 }
 
+static void note_ends(struct pipe *p, const struct file_record *rec)
+{
+	p->size_bytes = rec->pipe.size_bytes;
+	p->readers = rec->pipe.readers;
+	p->writers = rec->pipe.writers;
+	p->unknown_ends = !p->readers && !p->writers;
+}
+
+int ring_refresh(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f)
+{
+	note_ends(model_find_pipe(ctx->m, f->pipe.pipe_id), &of->rec);
+	return 0;
+}
+
 int ring_collect(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f)
 {
 	const struct file_record *rec = &of->rec;
@@ -46,10 +60,7 @@ int ring_collect(const struct collect_ctx *ctx, const struct observed_file *of, 
 		if (!p)
 			return fail(-ENOMEM, "pid %u fd %d: note a pipe", rec->tgid, rec->fd);
 		p->ino = rec->ino;
-		p->size_bytes = rec->pipe.size_bytes;
-		p->readers = rec->pipe.readers;
-		p->writers = rec->pipe.writers;
-		p->unknown_ends = !p->readers && !p->writers;
+		note_ends(p, rec);
 		p->pid = rec->tgid;
 		p->fd = rec->fd;
 	}
@@ -235,6 +246,10 @@ int ring_dump(struct model *m, struct file *f, pid_t pid, int fd)
 	int err = fd_of_process(pid, fd, &dup);
 	if (!err && ioctl(dup, FIONREAD, &len) < 0)
 		err = -errno;
+	/* It may have been changed since it was collected. */
+	int size = err ? 0 : fcntl(dup, F_GETPIPE_SZ);
+	if (size > 0)
+		p->size_bytes = size;
 	if (err)
 		return fail(err, "pid %d fd %d: look into the pipe", pid, fd);
 	if (len > 0 && is_packet_mode(m, p->id))

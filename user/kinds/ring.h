@@ -6,6 +6,7 @@
 
 /* Record → struct pipe, made when it is seen first; f->pipe.pipe_id names it. Returns like collect. */
 int ring_collect(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f);
+int ring_refresh(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f);
 
 /* Refuses rings of files of this type that are open outside the tree as well. Returns like collect. */
 int ring_finish(const struct collect_ctx *ctx, enum file_type type);

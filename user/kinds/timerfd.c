@@ -223,6 +223,7 @@ const struct kind timerfd_kind = {
 	.match = timerfd_match,
 	.fdinfo = timerfd_fdinfo,
 	.collect = timerfd_collect,
+	.asks = true,
 	.save = timerfd_save,
 	.load = timerfd_load,
 	.restore = timerfd_restore,

@@ -502,6 +502,7 @@ const struct kind unix_kind = {
 	.type = FILE_UNIX,
 	.match = unix_match,
 	.collect = unix_collect,
+	.asks = true,
 	.save = unix_save,
 	.load = unix_load,
 	.restore = unix_restore,

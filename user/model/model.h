@@ -162,7 +162,7 @@ struct vma {
 	uint32_t file_id;   /* struct file for FILE_*, 0 otherwise */
 	uint32_t shmem_id;  /* struct shmem for ANON_SHARED, 0 otherwise */
 	uint32_t fdflags;   /* O_RDONLY or O_RDWR the mapping's file needs */
-	bool has_anon;      /* observe only: may hold private pages (an anon_vma exists) */
+	bool has_anon;      /* observe only: may hold private pages (an anon_vma exists, or can come to be) */
 };
 
 enum page_run_flags {

@@ -35,16 +35,18 @@ static const char btf_path[] = "/sys/kernel/btf/vmlinux";
 /* The object for mappings that probing has loaded, until an observer takes it. */
 static struct vma_bpf *probed_vma;
 
-/* libbpf talks in lines and pieces of lines; all of it is for whoever looks for the cause. */
+/* libbpf talks in lines, and the verifier in many at once; all of it is for whoever looks for the cause. */
 __attribute__((format(printf, 2, 0))) static int print_debug(enum libbpf_print_level level, const char *fmt,
 							      va_list ap)
 {
-	char text[1024];
+	_cleanup_free_ char *text = NULL;
+	char *rest = NULL;
 
-	vsnprintf(text, sizeof(text), fmt, ap);
-	text[strcspn(text, "\n")] = 0;
-	if (*text)
-		log_debug("%s", text);
+	(void)level;
+	if (vasprintf(&text, fmt, ap) < 0)
+		return 0;
+	for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+		log_debug("%s", line);
 	return 0;
 }
 
@@ -151,6 +153,13 @@ int bpf_add_other(struct bpf_run *r, const struct file_record *rec, const char *
 	return ident_map_add(&r->others, rec->file, r->o->others.nr);
 }
 
+static int bpf_remember(struct bpf_run *r)
+{
+	int err = bpf_tasks_remember(r);
+
+	return err ? err : bpf_files_remember(r);
+}
+
 /* One run over everything; the arrays have room. */
 static int run_once(struct bpf_state *s, bool stopped, struct observation *o, bool *refused)
 {
@@ -165,6 +174,12 @@ static int run_once(struct bpf_state *s, bool stopped, struct observation *o, bo
 		err = bpf_exes_build(&r);
 	if (!err)
 		err = bpf_files_build(&r);
+	/* Inside a stop nothing is remembered: there will be nothing to compare it with. */
+	s->seen.valid = false;
+	if (!err && !stopped && s->open_coded) {
+		err = bpf_remember(&r);
+		s->seen.valid = !err;
+	}
 	*refused = r.refused;
 	VEC_FREE(&r.records);
 	ident_map_deinit(&r.others);
@@ -182,6 +197,54 @@ static int bpf_run(void *state, bool stopped, struct observation *o)
 	return refused ? -EOPNOTSUPP : 0;
 }
 
+/* Groups beyond those of the record are read from /proc. */
+static bool groups_fit(const struct bpf_state *s)
+{
+	for (size_t i = 0; i < s->task->bss->nr_threads; i++)
+		if (((const struct thread_record *)bpf_array_at(&s->threads, i))->nr_groups > OBSERVE_NR_GROUPS)
+			return false;
+	return true;
+}
+
+static int bpf_read(void *state, bool *same)
+{
+	struct bpf_state *s = state;
+	int err = bpf_tasks_read(s, s->root, true);
+
+	*same = false;
+	if (err == -EAGAIN)
+		return 0;
+	if (err || !s->seen.valid || !bpf_tasks_same(s) || !groups_fit(s))
+		return err;
+	return bpf_files_read_again(s, same);
+}
+
+static int bpf_descriptor(void *state, size_t i, struct observed_file *of)
+{
+	return bpf_files_take_state(state, i, of);
+}
+
+static int bpf_tasks(void *state, struct observation *o)
+{
+	struct bpf_run r = { .s = state, .o = o, .stopped = true, .again = true };
+	int err = bpf_tasks_build(&r);
+
+	VEC_FREE(&r.records);
+	return err;
+}
+
+static int bpf_threads(void *state, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx)
+{
+	return bpf_each_thread(state, fn, ctx);
+}
+
+static int bpf_list(void *state)
+{
+	struct bpf_state *s = state;
+
+	return bpf_tasks_read(s, s->root, false);
+}
+
 static void bpf_close(void *state)
 {
 	struct bpf_state *s = state;
@@ -193,8 +256,12 @@ static void bpf_close(void *state)
 		bpf_link__destroy(a->files);
 	}
 	VEC_FREE(&s->attached);
+	VEC_FREE(&s->seen.tasks);
+	VEC_FREE(&s->seen.tables);
+	VEC_FREE(&s->seen.fds);
 	bpf_tasks_unload(s);
 	bpf_array_unmap(&s->epoll_items);
+	bpf_array_unmap(&s->states);
 	vma_bpf__destroy(s->vma);
 	file_bpf__destroy(s->file);
 	free(s);
@@ -308,7 +375,7 @@ static int open_objects(struct bpf_state *s)
 	if (!err && !s->vma)
 		err = bpf_vmas_load(s);
 	if (!err)
-		err = bpf_files_load(s, 0);
+		err = bpf_files_load(s);
 	return err ? err : learn_from_self(s);
 }
 
@@ -391,5 +458,10 @@ const struct observe_ops observe_bpf_ops = {
 	.probe = bpf_probe,
 	.open = bpf_open,
 	.run = bpf_run,
+	.list = bpf_list,
+	.read = bpf_read,
+	.descriptor = bpf_descriptor,
+	.tasks = bpf_tasks,
+	.threads = bpf_threads,
 	.close = bpf_close,
 };

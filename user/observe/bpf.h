@@ -29,6 +29,20 @@ struct bpf_attached {
 	struct bpf_link *vmas, *files;
 };
 
+/* What the last run saw, for reading again inside a stop: is it the same tree, are mappings and descriptors the same? */
+struct bpf_seen {
+	bool valid;
+	VEC(struct task_record) tasks;
+	VEC(struct bpf_table {
+		uint32_t global_tgid; /* a process that has it */
+	}) tables;
+	/* In the order of observation.fds. */
+	VEC(struct bpf_seen_fd {
+		uint64_t same;
+		int32_t fd;
+	}) fds;
+};
+
 struct bpf_state {
 	pid_t root;
 	bool open_coded; /* the kernel has open-coded task iterators */
@@ -36,9 +50,9 @@ struct bpf_state {
 	struct vma_bpf *vma;
 	struct file_bpf *file;
 	struct bpf_caps {
-		size_t procs, tasks, threads, extras;
+		size_t procs, tasks, threads, extras, epoll_items, states;
 	} caps; /* elements that the arrays have or shall have */
-	struct bpf_array procs, tasks, threads, fpus, extras, epoll_items;
+	struct bpf_array procs, tasks, threads, fpus, extras, epoll_items, states;
 	struct bpf_link *procs_iter; /* without open-coded iterators only */
 	VEC(struct bpf_attached) attached;
 	struct xstate_layout xstate;
@@ -46,6 +60,7 @@ struct bpf_state {
 	uint8_t online[128];     /* processors that can be used */
 	uint64_t thp_flag;       /* bit of mm_flags that PR_SET_THP_DISABLE sets; 0: not known */
 	uint64_t special_ops;    /* vm_ops of the kernel's own mappings ([vdso], ...); 0: not known */
+	struct bpf_seen seen;
 };
 
 /* One run. */
@@ -53,6 +68,7 @@ struct bpf_run {
 	struct bpf_state *s;
 	struct observation *o;
 	bool stopped;
+	bool again; /* tasks only, after a stop: paths are known, and the target may be gone */
 	bool refused;
 	/* Parallel to the tasks: the record of each. */
 	VEC(const struct task_record *) records;
@@ -80,8 +96,26 @@ int bpf_vmas_load(struct bpf_state *s);
 int bpf_vmas_learn(struct bpf_state *s);
 int bpf_vmas_build(struct bpf_run *r);
 
-int bpf_files_load(struct bpf_state *s, size_t nr_epoll_items);
+int bpf_files_load(struct bpf_state *s);
 int bpf_files_build(struct bpf_run *r);
+
+/*
+ * Reading again inside a stop. remember() after a run, read_again() inside the stop: *same says whether the same descriptors lead
+ * to the same files; take_state() then brings the i-th of observation.fds up to what was read.
+ */
+int bpf_files_remember(struct bpf_run *r);
+int bpf_files_read_again(struct bpf_state *s, bool *same);
+int bpf_files_take_state(const struct bpf_state *s, size_t i, struct observed_file *of);
+
+/* The same for processes: *same, when they are the same, with the same mappings. Threads may come and go. */
+int bpf_tasks_remember(struct bpf_run *r);
+bool bpf_tasks_same(const struct bpf_state *s);
+
+/* Calls fn for each live thread that was read, with its registers when it was read inside a stop (NULL otherwise). */
+int bpf_each_thread(struct bpf_state *s, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
+
+/* Runs a `syscall` program; its return value goes to *ret. */
+int bpf_run_program(const struct bpf_program *prog, uint32_t *ret);
 
 /* Finds or makes the entry for `pid`, to attach to. NULL when out of memory (reported). */
 struct bpf_attached *bpf_attached_to(struct bpf_state *s, pid_t pid);

@@ -596,8 +596,9 @@ static int build_process(struct bpf_run *r, const struct task_record *rec, size_
 		err = build_timers(task, rec, threads, nr_threads, times, c, id->refusal, sizeof(id->refusal));
 	if (!err)
 		err = build_layout(r->s, &id->layout, rec);
-	if (!err)
-		err = add_dir(r, rec->pid, &rec->cwd, "cwd", &id->cwd);
+	if (err || r->again)
+		return err;
+	err = add_dir(r, rec->pid, &rec->cwd, "cwd", &id->cwd);
 	if (!err)
 		err = add_dir(r, rec->pid, &rec->root, "root", &id->root);
 	return err;
@@ -643,6 +644,31 @@ int bpf_tasks_build(struct bpf_run *r)
 			return err;
 	}
 	mark_vfork(r);
+	return 0;
+}
+
+int bpf_each_thread(struct bpf_state *s, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx)
+{
+	size_t nr_threads = s->task->bss->nr_threads, at = 0;
+	bool stopped = s->task->bss->stopped;
+	int err = 0;
+
+	for (size_t i = 0; i < s->task->bss->nr_tasks; i++) {
+		const struct task_record *rec = bpf_array_at(&s->tasks, i);
+
+		for (; at < nr_threads && thread_at(s, at)->global_tgid == rec->global_tgid; at++) {
+			const struct thread_record *t = thread_at(s, at);
+			struct cpu_regs regs;
+
+			if (t->exit_state)
+				continue;
+			if (stopped)
+				build_regs(&regs, t);
+			err = fn(ctx, rec->pid, t->tid, stopped ? &regs : NULL);
+			if (err)
+				return err;
+		}
+	}
 	return 0;
 }
 

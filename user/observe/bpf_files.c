@@ -3,13 +3,14 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "bpf/file.skel.h"
 #include "observe/bpf.h"
 
-enum { EPOLL_ITEMS_MIN = 1024 };
+enum { EPOLL_ITEMS_MIN = 1024, STATES_MIN = 256 };
 
 static void files_unload(struct bpf_state *s)
 {
@@ -18,27 +19,55 @@ static void files_unload(struct bpf_state *s)
 		a->files = NULL;
 	}
 	bpf_array_unmap(&s->epoll_items);
+	bpf_array_unmap(&s->states);
 	file_bpf__destroy(s->file);
 	s->file = NULL;
 }
 
-int bpf_files_load(struct bpf_state *s, size_t nr_epoll_items)
+int bpf_files_load(struct bpf_state *s)
 {
-	size_t cap = nr_epoll_items < EPOLL_ITEMS_MIN ? EPOLL_ITEMS_MIN : nr_epoll_items;
+	struct bpf_caps *c = &s->caps;
 
 	files_unload(s);
 	s->file = file_bpf__open();
 	if (!s->file)
 		return fail(-errno, "open the BPF program for descriptors");
-	int err = bpf_map__set_max_entries(s->file->maps.epoll_items, cap);
+	c->epoll_items = c->epoll_items ? c->epoll_items : EPOLL_ITEMS_MIN;
+	c->states = c->states ? c->states : STATES_MIN;
+	bpf_program__set_autoload(s->file->progs.observe_states, s->open_coded);
+	int err = bpf_map__set_max_entries(s->file->maps.epoll_items, c->epoll_items);
+	if (!err)
+		err = bpf_map__set_max_entries(s->file->maps.states, c->states);
 	if (!err)
 		err = file_bpf__load(s->file);
 	if (err)
 		return fail(err, "load the BPF program for descriptors (-v4 shows the kernel's words)");
-	return bpf_array_map(&s->epoll_items, bpf_map__fd(s->file->maps.epoll_items), "epoll_items");
+	err = bpf_array_map(&s->epoll_items, bpf_map__fd(s->file->maps.epoll_items), "epoll_items");
+	return err ? err : bpf_array_map(&s->states, bpf_map__fd(s->file->maps.states), "states");
 }
 
-static int add_fd(struct bpf_run *r, const struct file_record *rec, const char *path, size_t epoll_at)
+static bool is_epoll(const struct file_record *rec)
+{
+	return rec->sb_magic == MAGIC_ANON_INODE && !strcmp(rec->name, "[eventpoll]");
+}
+
+/* The items of an epoll set, which lie in the array. */
+static int take_epoll_items(const struct bpf_state *s, struct observed_file *of)
+{
+	size_t nr = of->rec.epoll.nr_items, first = of->rec.epoll.first;
+
+	of->epoll_items.nr = 0;
+	if (first + nr > s->epoll_items.cap)
+		return -EAGAIN;
+	if (VEC_RESERVE(&of->epoll_items, nr))
+		return -ENOMEM;
+	for (size_t i = 0; i < nr; i++)
+		of->epoll_items.v[i] = *(struct epoll_record *)bpf_array_at(&s->epoll_items, first + i);
+	of->epoll_items.nr = nr;
+	return 0;
+}
+
+static int add_fd(struct bpf_run *r, const struct file_record *rec, const char *path)
 {
 	struct observed_file *of = VEC_ADD(&r->o->fds);
 
@@ -48,18 +77,7 @@ static int add_fd(struct bpf_run *r, const struct file_record *rec, const char *
 	of->path = strdup(path);
 	if (!of->path)
 		return -ENOMEM;
-	if (rec->sb_magic != MAGIC_ANON_INODE || strcmp(rec->name, "[eventpoll]"))
-		return 0;
-
-	size_t nr = rec->epoll.nr_items;
-	if (epoll_at + nr > r->s->epoll_items.cap)
-		return -EAGAIN;
-	if (VEC_RESERVE(&of->epoll_items, nr))
-		return -ENOMEM;
-	for (size_t i = 0; i < nr; i++)
-		of->epoll_items.v[i] = *(struct epoll_record *)bpf_array_at(&r->s->epoll_items, epoll_at + i);
-	of->epoll_items.nr = nr;
-	return 0;
+	return is_epoll(rec) ? take_epoll_items(r->s, of) : 0;
 }
 
 static int parse_files(struct bpf_run *r, pid_t pid, uint64_t table, const uint8_t *bytes, size_t nr_bytes)
@@ -84,7 +102,7 @@ static int parse_files(struct bpf_run *r, pid_t pid, uint64_t table, const uint8
 		 */
 		if (rec->files == table && rec->fd > last_fd) {
 			last_fd = rec->fd;
-			err = add_fd(r, rec, path, h->epoll_start);
+			err = add_fd(r, rec, path);
 		}
 		off += fixed + (h->path_bytes + 7) / 8 * 8;
 	}
@@ -114,7 +132,8 @@ static int read_files(struct bpf_run *r, size_t at)
 			return parse_files(r, pid, r->records.v[at]->files, bytes, nr_bytes);
 		free(bytes);
 		bytes = NULL;
-		err = bpf_files_load(r->s, wanted * 2);
+		r->s->caps.epoll_items = wanted * 2;
+		err = bpf_files_load(r->s);
 		if (err)
 			return err;
 	}
@@ -136,4 +155,100 @@ int bpf_files_build(struct bpf_run *r)
 	}
 	ident_map_deinit(&seen);
 	return err;
+}
+
+/* --- again, inside a stop --- */
+
+static int read_states(struct bpf_state *s, const struct bpf_table *tables, size_t nr)
+{
+	s->file->bss->nr_states = 0;
+	s->file->bss->nr_epoll_items = 0;
+	s->file->bss->last_file = 0;
+	for (size_t i = 0; i < nr; i++) {
+		uint32_t ret;
+
+		s->file->bss->wanted_pid = tables[i].global_tgid;
+		int err = bpf_run_program(s->file->progs.observe_states, &ret);
+		if (err || ret)
+			return err ? err : -EAGAIN;
+	}
+	return 0;
+}
+
+/*
+ * Epoll items in the array must be those of this read for bpf_files_take_state(): a set that has grown past the array counts
+ * as a change, as does anything else that user space has to look at with a path.
+ */
+int bpf_files_read_again(struct bpf_state *s, bool *same)
+{
+	const struct bpf_seen *seen = &s->seen;
+	int err = read_states(s, seen->tables.v, seen->tables.nr);
+
+	*same = false;
+	if (err == -EAGAIN || s->file->bss->nr_states != seen->fds.nr || seen->fds.nr > s->states.cap ||
+	    s->file->bss->nr_epoll_items > s->epoll_items.cap)
+		return err == -EAGAIN ? 0 : err;
+	for (size_t i = 0; i < seen->fds.nr; i++) {
+		const struct file_record *rec = bpf_array_at(&s->states, i);
+
+		/* Whose a lock is takes a look at /proc/locks. */
+		if (rec->same != seen->fds.v[i].same || rec->fd != seen->fds.v[i].fd || rec->has_locks)
+			return 0;
+	}
+	*same = !err;
+	return err;
+}
+
+/* What is plain in the stop has only been read in part: the rest is as it was. */
+int bpf_files_take_state(const struct bpf_state *s, size_t i, struct observed_file *of)
+{
+	const struct file_record *rec = bpf_array_at(&s->states, i);
+
+	if (S_ISREG(rec->mode) || S_ISDIR(rec->mode)) {
+		of->rec.pos = rec->pos;
+		of->rec.flags = rec->flags;
+		of->rec.size = rec->size;
+		of->rec.mode = rec->mode;
+		of->rec.fown_pid = rec->fown_pid;
+		of->rec.fown_type = rec->fown_type;
+		of->rec.fown_uid = rec->fown_uid;
+		of->rec.fown_euid = rec->fown_euid;
+		of->rec.fown_signum = rec->fown_signum;
+	} else {
+		of->rec = *rec;
+	}
+	of->rec.cloexec = rec->cloexec;
+	return is_epoll(&of->rec) ? take_epoll_items(s, of) : 0;
+}
+
+/* What read_again() will compare with: taken from the observation that has just been made. */
+int bpf_files_remember(struct bpf_run *r)
+{
+	struct bpf_seen *seen = &r->s->seen;
+	struct ident_map known = {};
+	bool same;
+	int err = 0;
+
+	seen->tables.nr = seen->fds.nr = 0;
+	for (size_t i = 0; i < r->records.nr && !err; i++) {
+		const struct task_record *rec = r->records.v[i];
+
+		if (!rec->files || ident_map_find(&known, rec->files))
+			continue;
+		err = ident_map_add(&known, rec->files, 1);
+		if (!err)
+			err = VEC_PUSH(&seen->tables, ((struct bpf_table){ .global_tgid = rec->global_tgid }));
+	}
+	ident_map_deinit(&known);
+	for (size_t i = 0; i < r->o->fds.nr && !err; i++) {
+		const struct file_record *rec = &r->o->fds.v[i].rec;
+
+		err = VEC_PUSH(&seen->fds, ((struct bpf_seen_fd){ .same = rec->same, .fd = rec->fd }));
+	}
+	if (!err && seen->fds.nr > r->s->states.cap) {
+		r->s->caps.states = seen->fds.nr * 2;
+		err = bpf_files_load(r->s);
+	}
+	/* Once for nothing: the pages of the array are there then. */
+	return err ? err : bpf_files_read_again(r->s, &same);
 }

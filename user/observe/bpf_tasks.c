@@ -97,8 +97,7 @@ int bpf_tasks_load(struct bpf_state *s)
 	return map_arrays(s);
 }
 
-/* Runs a `syscall` program; its return value goes to *ret. */
-static int run_program(const struct bpf_program *prog, uint32_t *ret)
+int bpf_run_program(const struct bpf_program *prog, uint32_t *ret)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
 
@@ -121,7 +120,7 @@ static int list_procs(struct bpf_state *s)
 	uint32_t ret;
 
 	s->task->bss->nr_procs = 0;
-	return s->open_coded ? run_program(s->task->progs.observe_procs, &ret) : run_iter(s->procs_iter, 0);
+	return s->open_coded ? bpf_run_program(s->task->progs.observe_procs, &ret) : run_iter(s->procs_iter, 0);
 }
 
 /* One process and its threads. -EAGAIN: it has ended. */
@@ -132,7 +131,7 @@ static int read_process(struct bpf_state *s, const struct proc_record *p)
 
 	s->task->bss->wanted_tgid = p->global_tgid;
 	if (s->open_coded) {
-		err = run_program(s->task->progs.observe_task, &ret);
+		err = bpf_run_program(s->task->progs.observe_task, &ret);
 		return err ? err : ret ? -EAGAIN : 0;
 	}
 
@@ -268,4 +267,40 @@ int bpf_tasks_read(struct bpf_state *s, pid_t root, bool stopped)
 				       : 0;
 	}
 	return -EAGAIN;
+}
+
+int bpf_tasks_remember(struct bpf_run *r)
+{
+	struct bpf_seen *seen = &r->s->seen;
+
+	seen->tasks.nr = 0;
+	for (size_t i = 0; i < r->records.nr; i++)
+		if (VEC_PUSH(&seen->tasks, *r->records.v[i]))
+			return -ENOMEM;
+	return 0;
+}
+
+static bool dir_is_same(const struct file_record *a, const struct file_record *b)
+{
+	return a->file == b->file && a->files == b->files;
+}
+
+static bool task_is_same(const struct task_record *a, const struct task_record *b)
+{
+	return a->global_tgid == b->global_tgid && a->pid == b->pid && a->ppid == b->ppid && a->pgid == b->pgid &&
+	       a->sid == b->sid && a->exit_state == b->exit_state && a->mm == b->mm && a->files == b->files &&
+	       a->fs == b->fs && a->sighand == b->sighand && a->nsproxy == b->nsproxy && a->exe.file == b->exe.file &&
+	       a->ctty_rdev == b->ctty_rdev && a->cgroup_id == b->cgroup_id && dir_is_same(&a->cwd, &b->cwd) &&
+	       dir_is_same(&a->root, &b->root) &&
+	       (!a->mm || (b->has_mm_changes && a->mm_changes == b->mm_changes && a->map_count == b->map_count));
+}
+
+bool bpf_tasks_same(const struct bpf_state *s)
+{
+	if (s->task->bss->nr_tasks != s->seen.tasks.nr)
+		return false;
+	for (size_t i = 0; i < s->seen.tasks.nr; i++)
+		if (!task_is_same(&s->seen.tasks.v[i], bpf_array_at(&s->tasks, i)))
+			return false;
+	return true;
 }

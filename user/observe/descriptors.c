@@ -12,6 +12,17 @@
 #include "observe/refuse.h"
 #include "observe/run.h"
 
+void run_set_file(struct file *f, const struct file_record *rec)
+{
+	f->flags = rec->flags & ~O_CLOEXEC;
+	f->pos = rec->pos;
+	f->fown = (struct fown){ .uid = rec->fown_uid,
+				 .euid = rec->fown_euid,
+				 .signum = rec->fown_signum,
+				 .pid_type = rec->fown_type,
+				 .pid = rec->fown_pid };
+}
+
 /* The struct file of a descriptor: new for the first descriptor of each open file description. */
 static int descriptor_file(struct run *r, struct observed_file *of)
 {
@@ -28,13 +39,7 @@ static int descriptor_file(struct run *r, struct observed_file *of)
 	if (!f)
 		return -ENOMEM;
 	f->type = kind->type;
-	f->flags = rec->flags & ~O_CLOEXEC;
-	f->pos = rec->pos;
-	f->fown = (struct fown){ .uid = rec->fown_uid,
-				 .euid = rec->fown_euid,
-				 .signum = rec->fown_signum,
-				 .pid_type = rec->fown_type,
-				 .pid = rec->fown_pid };
+	run_set_file(f, rec);
 	of->file_id = f->id;
 	return ident_map_add(&r->files, rec->file, f->id);
 }
@@ -63,10 +68,9 @@ static uint32_t run_find_file(const struct collect_ctx *ctx, uint64_t ident)
 	return ident_map_find(&r->files, ident);
 }
 
-/* Pass two. A file is collected through the first descriptor that showed it: ids and descriptors ascend together. */
-static int collect_files(struct run *r)
+struct collect_ctx run_collect_ctx(struct run *r)
 {
-	const struct collect_ctx ctx = {
+	return (struct collect_ctx){
 		.m = r->m,
 		.shell_job = r->o->opts.shell_job,
 		.tcp_established = r->o->opts.tcp_established,
@@ -75,6 +79,25 @@ static int collect_files(struct run *r)
 		.arg = r,
 		.stopped = r->stopped,
 	};
+}
+
+int run_finish_kinds(struct run *r)
+{
+	const struct collect_ctx ctx = run_collect_ctx(r);
+	const struct kind *kind;
+
+	for (size_t i = 0; (kind = kind_at(i)); i++) {
+		int err = kind->finish ? run_note(r, kind->finish(&ctx)) : 0;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Pass two. A file is collected through the first descriptor that showed it: ids and descriptors ascend together. */
+static int collect_files(struct run *r)
+{
+	const struct collect_ctx ctx = run_collect_ctx(r);
 	uint32_t done = 0;
 
 	VEC_FOREACH(of, &r->obs.fds) {
@@ -86,13 +109,7 @@ static int collect_files(struct run *r)
 		if (err)
 			return err;
 	}
-	const struct kind *kind;
-	for (size_t i = 0; (kind = kind_at(i)); i++) {
-		int err = kind->finish ? run_note(r, kind->finish(&ctx)) : 0;
-		if (err)
-			return err;
-	}
-	return 0;
+	return run_finish_kinds(r);
 }
 
 int run_files(struct run *r)

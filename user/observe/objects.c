@@ -220,7 +220,7 @@ static int task_objects(struct run *r, struct task *t, struct task_idents *id)
 }
 
 /* As sigaltstack(2) says it: no stack is a disabled one, whatever the flags in the kernel are. */
-static void normalise_altstacks(struct task *t)
+void run_normalise_task(struct task *t)
 {
 	VEC_FOREACH(th, &t->threads)
 		if (!th->altstack.size_bytes)
@@ -233,7 +233,7 @@ int run_objects(struct run *r)
 		return fail(0, "%s: %zu tasks, but identities of %zu", r->o->ops->name, r->m->tasks.nr,
 			    r->obs.idents.nr);
 	for (size_t i = 0; i < r->m->tasks.nr; i++) {
-		normalise_altstacks(&r->m->tasks.v[i]);
+		run_normalise_task(&r->m->tasks.v[i]);
 		int err = task_objects(r, &r->m->tasks.v[i], &r->obs.idents.v[i]);
 		if (err)
 			return err;

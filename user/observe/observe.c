@@ -54,7 +54,7 @@ void observation_deinit(struct observation *obs)
 	VEC_FREE(&obs->others);
 }
 
-static void run_deinit(struct run *r)
+void run_deinit(struct run *r)
 {
 	observation_deinit(&r->obs);
 	model_destroy(r->m);
@@ -106,7 +106,7 @@ static bool passes_soon(const struct run *r)
 	return false;
 }
 
-static int run_refusals(struct run *r)
+int run_refusals(struct run *r)
 {
 	if (passes_soon(r))
 		return -EAGAIN;
@@ -152,13 +152,14 @@ static int run_once(struct run *r)
 int observer_run(struct observer *o, bool stopped, struct model **ret)
 {
 	*ret = NULL;
+	run_forget(o);
 	for (int i = 0; i < OBSERVE_TRIES; i++) {
 		struct run r = { .o = o, .stopped = stopped, .last_try = i + 1 == OBSERVE_TRIES };
 		int err = run_once(&r);
 
 		if (!err) {
 			*ret = take_ptr(r.m);
-			err = r.refused ? -EOPNOTSUPP : 0;
+			err = r.refused ? -EOPNOTSUPP : stopped ? 0 : run_keep(o, &r, *ret);
 		}
 		run_deinit(&r);
 		if (err == -ENOMEM)
@@ -262,6 +263,8 @@ void observer_close(struct observer *o)
 {
 	if (!o)
 		return;
+	run_forget(o);
+	VEC_FREE(&o->asking);
 	o->ops->close(o->state);
 	free(o);
 }

@@ -1,18 +1,12 @@
-/* One run of an observer: what its steps share. Internal to observe.c, objects.c and descriptors.c. */
+/* One run of an observer: what its steps share. Internal to observe.c, objects.c, descriptors.c and again.c. */
 #ifndef BCR_OBSERVE_RUN_H
 #define BCR_OBSERVE_RUN_H
 
+#include "kinds/kinds.h"
 #include "observe/ident.h"
 #include "observe/observe.h"
 
-struct observer {
-	pid_t root;
-	struct observe_options opts;
-	const struct observe_ops *ops;
-	void *state;
-	uint32_t root_ns[8];
-	bool tracked;
-};
+struct observer;
 
 /* One run. The maps take identities to ids, `others` to the index + 1 in obs.others. */
 struct run {
@@ -24,6 +18,29 @@ struct run {
 	bool refused;
 	struct ident_map mms, fss, sighands, tables, files, others, mapped, shmems;
 };
+
+struct observer {
+	pid_t root;
+	struct observe_options opts;
+	const struct observe_ops *ops;
+	void *state;
+	uint32_t root_ns[8];
+	bool tracked;
+	/* The last run on the running tree, without its model; for again.c. */
+	struct run look;
+	bool has_look;
+	VEC(size_t) asking; /* those of look.obs.fds that have to be collected again inside a stop */
+};
+
+/* Frees everything in it. */
+void run_deinit(struct run *r);
+
+/* again.c: keeps a run to come back to; takes what is in it. 0 or -ENOMEM. */
+int run_keep(struct observer *o, struct run *r, const struct model *m);
+void run_forget(struct observer *o);
+
+/* observe.c: everything that is refused, apart from single mappings and descriptors. */
+int run_refusals(struct run *r);
 
 /* A refusal is remembered and the run goes on, so that the user sees all of them; other failures end it. */
 int run_note(struct run *r, int err);
@@ -37,9 +54,16 @@ int run_changed(const struct run *r, pid_t pid, const char *what);
  */
 int run_index_others(struct run *r);
 int run_objects(struct run *r);
+void run_normalise_task(struct task *t);
 
-/* descriptors.c: descriptor tables, open file descriptions by their kinds, controlling terminals. */
+/*
+ * descriptors.c: descriptor tables, open file descriptions by their kinds, controlling terminals. run_set_file() notes what all
+ * kinds have in common.
+ */
 int run_files(struct run *r);
+int run_finish_kinds(struct run *r);
+struct collect_ctx run_collect_ctx(struct run *r);
+void run_set_file(struct file *f, const struct file_record *rec);
 int run_terminals(struct run *r);
 
 #endif

@@ -144,7 +144,8 @@ int observe_add_vma(struct mm *mm, pid_t pid, const struct vma_facts *facts)
 	}
 	vma->flags = vma_flags(facts, vma->status);
 	vma->madv = vma_madv(facts);
-	vma->has_anon = facts->has_anon;
+	/* A write may make private pages at any time. */
+	vma->has_anon = facts->has_anon || (!facts->shared && facts->write);
 	if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_ANON_SHARED))
 		vma->pgoff = facts->pgoff_bytes;
 	if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))

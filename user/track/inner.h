@@ -82,7 +82,7 @@ struct tracker {
 	uint64_t stop_bytes;      /* copied inside the stop, so far */
 	VEC(struct trace) traces; /* of pages since the cut, while pages_exact is false; under the lock */
 	spans candidates;         /* for strays: written, and not in the list; categories | number of the address space << 32 */
-	bool precut, cut;         /* tracker_precut(), tracker_cut() have been done */
+	bool precut, ready, cut;  /* tracker_precut(), tracker_ready(), tracker_cut() have been done */
 	VEC(uint64_t) hot;        /* address | number of the address space: pages that were torn, to be copied inside the stop */
 };
 
@@ -138,7 +138,7 @@ int now_copy_written(struct tracker *t, struct track_mm *tm, const struct vma *v
 int now_copy_pages(struct tracker *t, const uint64_t *pages, size_t nr);
 
 /* Pages that a thread will pin for writing as soon as it goes on, without a fault: shared futexes it waits on. */
-int now_copy_futexes(struct tracker *t, const struct model *m);
+int now_copy_futexes(struct tracker *t, const struct model *m, bool same);
 
 int now_copy_shmem(struct tracker *t, const struct model *m, size_t shmem);
 

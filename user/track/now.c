@@ -170,26 +170,49 @@ int now_copy_pages(struct tracker *t, const uint64_t *pages, size_t nr)
  * A wait that the stop interrupted is begun again; for a futex that processes may share, as pthread_join(3) uses, the kernel
  * finds the page by pinning it for writing. It is not written then, but it is not protected any more either.
  */
-int now_copy_futexes(struct tracker *t, const struct model *m)
+static int copy_futex(struct tracker *t, pid_t mm_pid, const struct cpu_regs *r)
 {
-	VEC_FOREACH(task, &m->tasks) {
-		const struct mm *mm = task->mm_id ? model_find_mm(m, task->mm_id) : NULL;
-		struct track_mm *tm = mm ? tracker_find(t, mm->pid) : NULL;
+	struct track_mm *tm = futex_wait_is_shared(r) ? tracker_find(t, mm_pid) : NULL;
 
-		if (!tm)
-			continue;
-		VEC_FOREACH(th, &task->threads) {
-			const struct cpu_regs *r = &th->cpu.regs;
+	if (!tm)
+		return 0;
+	uint64_t page = (r->di & ~(uint64_t)(MODEL_PAGE_SIZE - 1)) | tm->nr;
+	return now_copy_pages(t, &page, 1);
+}
 
-			if (!futex_wait_is_shared(r))
-				continue;
-			uint64_t page = (r->di & ~(uint64_t)(MODEL_PAGE_SIZE - 1)) | tm->nr;
-			int err = now_copy_pages(t, &page, 1);
-			if (err)
-				return err;
-		}
-	}
-	return 0;
+struct futex_walk {
+	struct tracker *t;
+	const struct model *m;
+};
+
+static pid_t pid_of_mm(const struct model *m, const struct task *task)
+{
+	const struct mm *mm = task && task->mm_id ? model_find_mm(m, task->mm_id) : NULL;
+
+	return mm ? mm->pid : 0;
+}
+
+static int copy_futex_of(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs)
+{
+	const struct futex_walk *w = ctx;
+
+	(void)tid;
+	if (!futex_wait_is_shared(regs))
+		return 0;
+	return copy_futex(w->t, pid_of_mm(w->m, model_find_task(w->m, pid)), regs);
+}
+
+int now_copy_futexes(struct tracker *t, const struct model *m, bool same)
+{
+	struct futex_walk w = { t, m };
+	int err = 0;
+
+	if (same)
+		return t->env.each_thread(t->env.arg, copy_futex_of, &w);
+	VEC_FOREACH(task, &m->tasks)
+		for (size_t i = 0; !err && i < task->threads.nr; i++)
+			err = copy_futex(t, pid_of_mm(m, task), &task->threads.v[i].cpu.regs);
+	return err;
 }
 
 static int open_shmem(const struct shmem *s, int *ret)

@@ -351,7 +351,7 @@ int tracker_precut(struct tracker *t, const struct model *running)
 {
 	int err = running ? watch_all(t, running) : 0;
 
-	t->cut = false;
+	t->cut = t->ready = false;
 	t->precut = true;
 	store_clear(&t->store);
 	t->shmem_pieces.nr = 0;
@@ -375,7 +375,7 @@ int tracker_precut(struct tracker *t, const struct model *running)
 		if (!err && t->ops->copies_ahead)
 			err = copy_ahead(t, *tm);
 	}
-	return err || !t->cow ? err : follow_before_stop(t);
+	return err;
 }
 
 /*
@@ -422,7 +422,7 @@ static int look_at_all_growth(struct tracker *t, const struct model *stopped)
 }
 
 /* Pages of tracked mappings, as they are at the cut. */
-static int look_in_stop(struct tracker *t, const struct model *stopped)
+static int look_in_stop(struct tracker *t, const struct model *stopped, bool same)
 {
 	size_t nr = t->hints_taken;
 	int err = 0;
@@ -432,7 +432,7 @@ static int look_in_stop(struct tracker *t, const struct model *stopped)
 		t->pages_exact |= (*tm)->present && (*tm)->blind;
 	if (!t->pages_exact) {
 		err = pages_follow_hints(t, t->hints_taken, &nr);
-		if (!err)
+		if (!err && !same)
 			err = look_at_all_growth(t, stopped);
 		t->pages_exact = err == 1;
 		if (err < 0)
@@ -462,19 +462,29 @@ static bool is_tracked(const struct tracker *t, const struct track_mm *tm, const
 	return t->ops->copies_ahead && !(vma->status & VMA_VDSO);
 }
 
-static int cut_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm)
+/* Which of these mappings are protected: one question to the kernel for each. */
+static int note_tracked(struct tracker *t, struct track_mm *tm, const struct mm *mm)
 {
 	tm->tracked.nr = 0;
-	tm->copied.nr = 0;
 	VEC_FOREACH(vma, &mm->vmas) {
 		bool tracked = vma_has_own_pages(vma) && is_tracked(t, tm, vma);
-		int err = VEC_PUSH(&tm->tracked, tracked);
 
-		if (err)
-			return fail(err, "pid %d: list its mappings", tm->pid);
+		if (VEC_PUSH(&tm->tracked, tracked))
+			return fail(-ENOMEM, "pid %d: list its mappings", tm->pid);
+	}
+	return 0;
+}
+
+static int cut_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm)
+{
+	tm->copied.nr = 0;
+	for (size_t i = 0; i < mm->vmas.nr; i++) {
+		const struct vma *vma = &mm->vmas.v[i];
+		int err = 0;
+
 		if (!vma_has_own_pages(vma))
 			continue;
-		if (!tracked)
+		if (!tm->tracked.v[i])
 			err = now_copy_vma(t, tm, vma);
 		else if (t->ops->copies_ahead)
 			err = now_copy_written(t, tm, vma);
@@ -506,9 +516,35 @@ static int find_mms(struct tracker *t, const struct model *stopped)
 	return 0;
 }
 
-static int cut(struct tracker *t, const struct model *stopped)
+/* Brings what is known of address spaces and mappings up to this model. */
+static int take_mappings(struct tracker *t, const struct model *m)
 {
-	int err = find_mms(t, stopped);
+	int err = find_mms(t, m);
+
+	for (size_t i = 0; !err && i < m->mms.nr; i++)
+		err = note_tracked(t, tracker_find(t, m->mms.v[i]->pid), m->mms.v[i]);
+	return err;
+}
+
+int tracker_ready(struct tracker *t, const struct model *look)
+{
+	int err = take_mappings(t, look);
+
+	t->ready = !err;
+	if (has_ended(err))
+		return 0; /* the stop will find other mappings, and look for itself */
+	if (err || !t->cow)
+		return err;
+	err = look_at_all_growth(t, look);
+	t->look_everywhere |= err == 1;
+	return err < 0 ? err : follow_before_stop(t);
+}
+
+static int cut(struct tracker *t, const struct model *stopped, bool same)
+{
+	same = same && t->ready;
+
+	int err = same ? 0 : take_mappings(t, stopped);
 
 	/* Without protection, what was written has to be copied before the look, which forgets it. */
 	VEC_FOREACH(mm, &stopped->mms) {
@@ -519,9 +555,9 @@ static int cut(struct tracker *t, const struct model *stopped)
 	if (!err && t->cow)
 		err = now_copy_pages(t, t->hot.v, t->hot.nr);
 	if (!err && t->cow)
-		err = now_copy_futexes(t, stopped);
+		err = now_copy_futexes(t, stopped, same);
 	if (!err)
-		err = look_in_stop(t, stopped);
+		err = look_in_stop(t, stopped, same);
 	for (size_t i = 0; !err && i < stopped->shmems.nr; i++)
 		err = now_copy_shmem(t, stopped, i);
 	if (!err && t->cow)
@@ -529,7 +565,7 @@ static int cut(struct tracker *t, const struct model *stopped)
 	return err;
 }
 
-int tracker_cut(struct tracker *t, const struct model *stopped)
+int tracker_cut(struct tracker *t, const struct model *stopped, bool same)
 {
 	uint64_t begin_ns = ptrace_now_ns();
 
@@ -541,7 +577,7 @@ int tracker_cut(struct tracker *t, const struct model *stopped)
 	t->stats.cut_pages_copied = 0;
 	t->stats.cuts++;
 	note_sharing(t, stopped);
-	int err = cut(t, stopped);
+	int err = cut(t, stopped, same);
 	if (err && t->cow)
 		cow_stop(t->cow);
 	if (err == -EAGAIN)

@@ -29,6 +29,8 @@ struct track_env {
 	int (*userfaultfd)(void *arg, pid_t pid, int *ret_fd);
 	/* Stops the whole tree, or lets it go on, during tracker_copy(). NULL: cannot. 0 or a reported negative errno. */
 	int (*pause)(void *arg, bool stop);
+	/* For tracker_cut(same): calls fn for each thread of the stopped tree; returns what fn returned first that was not 0. */
+	int (*each_thread)(void *arg, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
 	uint64_t max_stop_bytes; /* more than these are not copied inside the stop (-EAGAIN); 0: no limit */
 	uint64_t ring_bytes;     /* for pages saved before a write; 0: as memory asks for */
 };
@@ -78,10 +80,17 @@ void tracker_limit(struct tracker *t, uint64_t max_stop_bytes);
 int tracker_precut(struct tracker *t, const struct model *running);
 
 /*
- * Inside the stop. `stopped` is the observation of the stopped target. -EAGAIN (not reported): too much has changed since
+ * After that, as the last thing before the stop: `look` is an observation made since. What is left for the stop is little then, the
+ * less the sooner it comes. May be left out. Returns as tracker_precut().
+ */
+int tracker_ready(struct tracker *t, const struct model *look);
+
+/*
+ * Inside the stop. `stopped` is the observation of the stopped target; or, with `same`, what tracker_ready() was given: processes
+ * and mappings are still those, and registers come from track_env.each_thread(). -EAGAIN (not reported): too much has changed since
  * tracker_precut() to be copied now; let the target go and begin again there. Other failures have been reported.
  */
-int tracker_cut(struct tracker *t, const struct model *stopped);
+int tracker_cut(struct tracker *t, const struct model *stopped, bool same);
 
 /*
  * After the stop, the target may run: writes the pages of the moment of the cut into the set and fills mm.pages and shmem.pages
