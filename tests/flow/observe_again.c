@@ -256,10 +256,11 @@ static int target(void)
 	    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, event_fd, &e))
 		return 1;
 	set(&shared->done, 1);
-	for (unsigned turn = 0;; turn = shared->command) {
-		wait_until(&shared->command, turn);
-		shared->result = actions[shared->command - 1].run();
-		set(&shared->done, shared->command + 1);
+	for (unsigned command = 0;;) {
+		wait_until(&shared->command, command);
+		command = shared->command;
+		shared->result = actions[command - 1].run();
+		set(&shared->done, command + 1);
 	}
 }
 

@@ -6,7 +6,7 @@
 
 #include <sys/uio.h>
 
-enum { PAGES = 1024, BYTES = PAGES * RIG_PAGE, CUTS = 8, MAX_CUTS = 500, MAX_TRIES = 60, NR_WAYS = 4 };
+enum { PAGES = 1024, BYTES = PAGES * RIG_PAGE, CUTS = 8, MAX_CUTS = 500, MAX_TRIES = 2000, NR_WAYS = 4 };
 
 static uint8_t *memory;
 static int file_fd, direct_fd, mem_fd;

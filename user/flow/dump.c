@@ -36,11 +36,15 @@ struct flow {
 	struct model *running;       /* as observed before the stop, for the tracker */
 	bool same;                   /* the model was made before the stop, and its objects are the same still */
 	unsigned retakes;
+	unsigned restops;            /* stops in vain, of this cut: the target had changed since the look */
+	unsigned all_restops;
 	struct dump_stats stats;
 };
 
 enum {
 	CUT_TRIES = 5,
+	LOOK_TRIES = 20, /* for a look that is still right when it is over; they cost the target nothing */
+	STOP_TRIES = 4,  /* for one that is still right inside the stop; the last does without */
 	MAX_STOP_BYTES = 8 << 20, /* more is not copied inside the stop of a cut */
 };
 
@@ -245,34 +249,75 @@ static int precut(struct flow *f)
 	return tracker_precut(f->tracker, f->running);
 }
 
-/* The model as it most likely will be: what can be prepared for the stop is prepared by it. */
-static int look_before_stop(struct flow *f)
-{
-	int err = look(f, false);
-
-	return err ? err : tracker_ready(f->tracker, f->model);
-}
-
 static void forget_model(struct flow *f)
 {
 	model_destroy(f->model);
 	f->model = NULL;
 }
 
-/* Reads what changes by itself, or all of it, when the target is not what it was. */
+/* The model as it most likely will be: what can be prepared for the stop is prepared by it. */
+static int look_before_stop(struct flow *f)
+{
+	bool same = false;
+
+	for (int i = 0; i < LOOK_TRIES && !same; i++) {
+		forget_model(f);
+		int err = look(f, false);
+		if (!err)
+			err = tracker_ready(f->tracker, f->model);
+		if (!err)
+			err = observer_recheck(f->observer, &same);
+		if (err == -EOPNOTSUPP)
+			return 0; /* everything will be observed inside the stop */
+		if (err)
+			return err;
+	}
+	if (!same)
+		log_debug("pid %d: it changes faster than it can be looked at", f->req->root);
+	return 0;
+}
+
+/*
+ * Reads what changes by itself. When the rest is not what it was, -EAGAIN: another look, another stop; or, at last, all of it is
+ * observed inside this one.
+ */
 static int read_stopped(struct flow *f)
 {
 	int err = observer_read(f->observer, f->model, &f->same);
 
-	if (err)
+	if (err && err != -EOPNOTSUPP)
 		return err;
 	if (f->same) {
 		f->model->uptime_us = clock_us();
 		return 0;
 	}
-	log_debug("pid %d: it changed right before the stop: all of it is observed again", f->req->root);
+	if (!err && f->restops + 1 < STOP_TRIES)
+		return -EAGAIN;
 	forget_model(f);
 	return observe_stopped(f);
+}
+
+static const struct stage stop_stages[] = {
+	{ "look", look_before_stop, forget_model },
+	{ "freeze", freeze_target, undo_freeze },
+	{ "capture-state", read_stopped, NULL },
+};
+enum { NR_STOP_STAGES = sizeof(stop_stages) / sizeof(stop_stages[0]) };
+
+static int stop(struct flow *f)
+{
+	int err = -EAGAIN;
+
+	for (f->restops = 0; err == -EAGAIN && f->restops < STOP_TRIES; f->restops++)
+		err = stages_run(stop_stages, NR_STOP_STAGES, f, worker_should_stop);
+	f->all_restops += --f->restops;
+	return err;
+}
+
+static void undo_stop(struct flow *f)
+{
+	undo_freeze(f);
+	forget_model(f);
 }
 
 static int cut(struct flow *f)
@@ -344,9 +389,11 @@ static void report_stats(const struct flow *f)
 		       "Pages copied before a write: %llu\n"
 		       "Pages copied inside the stop: %llu\n"
 		       "Pages torn: %llu\n"
+		       "Stops made again: %u\n"
 		       "Cuts made again: %u\n",
 		       tracker_backend(f->tracker), (unsigned long long)t->pages_saved,
-		       (unsigned long long)t->cut_pages_copied, (unsigned long long)t->pages_torn, f->retakes);
+		       (unsigned long long)t->cut_pages_copied, (unsigned long long)t->pages_torn, f->all_restops,
+		       f->retakes);
 	}
 	fflush(stdout);
 }
@@ -392,9 +439,7 @@ enum { NR_DUMP_STAGES = sizeof(dump_stages) / sizeof(dump_stages[0]) };
 static const struct stage cut_stages[] = {
 	{ "images", create_images, undo_images },
 	{ "precut", precut, NULL },
-	{ "look", look_before_stop, forget_model },
-	{ "freeze", freeze_target, undo_freeze },
-	{ "capture-state", read_stopped, NULL },
+	{ "stop", stop, undo_stop },
 	{ "capture-files", copy_files, NULL },
 	{ "cut", cut, NULL },
 	{ "thaw", let_go, NULL },
@@ -402,7 +447,7 @@ static const struct stage cut_stages[] = {
 	{ "copy", copy_after_cut, NULL },
 	{ "save", save_images, NULL },
 };
-enum { NR_CUT_STAGES = sizeof(cut_stages) / sizeof(cut_stages[0]) };
+enum { NR_CUT_STAGES = sizeof(cut_stages) / sizeof(cut_stages[0]), AT_STOP = 2 };
 
 static int take_cut(struct flow *f)
 {
@@ -426,8 +471,7 @@ static int take_cut(struct flow *f)
 static void undo_cut(struct flow *f)
 {
 	/* In the order of the stages it is made of, backwards; all of these do nothing when there is nothing. */
-	undo_freeze(f);
-	forget_model(f);
+	undo_stop(f);
 	undo_images(f);
 }
 
@@ -483,11 +527,13 @@ static int dump_in_worker(void *arg)
 	return 0;
 }
 
-/* In their order: those of the cut stand for "snapshot". */
+/* In their order: those of the cut stand for "snapshot", those of the stop for "stop". */
 static void list_live_stages(void)
 {
 	stages_list(live_stages, NR_LIVE_STAGES - 1);
-	stages_list(cut_stages, NR_CUT_STAGES);
+	stages_list(cut_stages, AT_STOP);
+	stages_list(stop_stages, NR_STOP_STAGES);
+	stages_list(&cut_stages[AT_STOP + 1], NR_CUT_STAGES - AT_STOP - 1);
 	stages_list(&live_stages[NR_LIVE_STAGES - 1], 1);
 }
 

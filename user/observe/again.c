@@ -73,8 +73,8 @@ int observer_read(struct observer *o, struct model *m, bool *same)
 {
 	*same = false;
 	if (!o->has_look)
-		return 0;
-	int err = o->ops->read(o->state, same);
+		return -EOPNOTSUPP;
+	int err = o->ops->read(o->state, true, same);
 	if (err || !*same || !o->asking.nr)
 		return err;
 	/* Whatever cannot be had in this way is for a whole observation to report. */
@@ -85,7 +85,14 @@ int observer_read(struct observer *o, struct model *m, bool *same)
 	refusals_discard();
 	o->look.m = NULL;
 	*same = !err;
+	/* Refused, or changed: the whole observation says what. */
 	return err == -EOPNOTSUPP || err == -EAGAIN ? 0 : err;
+}
+
+int observer_recheck(struct observer *o, bool *same)
+{
+	*same = false;
+	return o->has_look ? o->ops->read(o->state, false, same) : -EOPNOTSUPP;
 }
 
 /* A task as it was read takes the place of the older one; what names other objects stays. */

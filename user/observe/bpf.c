@@ -206,12 +206,14 @@ static bool groups_fit(const struct bpf_state *s)
 	return true;
 }
 
-static int bpf_read(void *state, bool *same)
+static int bpf_read(void *state, bool stopped, bool *same)
 {
 	struct bpf_state *s = state;
-	int err = bpf_tasks_read(s, s->root, true);
 
 	*same = false;
+	if (!s->seen.tells)
+		return -EOPNOTSUPP;
+	int err = bpf_tasks_read(s, s->root, stopped);
 	if (err == -EAGAIN)
 		return 0;
 	if (err || !s->seen.valid || !bpf_tasks_same(s) || !groups_fit(s))

@@ -32,6 +32,7 @@ struct bpf_attached {
 /* What the last run saw, for reading again inside a stop: is it the same tree, are mappings and descriptors the same? */
 struct bpf_seen {
 	bool valid;
+	bool tells; /* can it be told whether mappings have changed? */
 	VEC(struct task_record) tasks;
 	VEC(struct bpf_table {
 		uint32_t global_tgid; /* a process that has it */

@@ -274,9 +274,15 @@ int bpf_tasks_remember(struct bpf_run *r)
 	struct bpf_seen *seen = &r->s->seen;
 
 	seen->tasks.nr = 0;
-	for (size_t i = 0; i < r->records.nr; i++)
-		if (VEC_PUSH(&seen->tasks, *r->records.v[i]))
+	seen->tells = true;
+	for (size_t i = 0; i < r->records.nr; i++) {
+		const struct task_record *rec = r->records.v[i];
+
+		if (rec->mm && !rec->has_mm_changes)
+			seen->tells = false;
+		if (VEC_PUSH(&seen->tasks, *rec))
 			return -ENOMEM;
+	}
 	return 0;
 }
 

@@ -70,13 +70,13 @@ struct observe_ops {
 	 */
 	int (*run)(void *state, bool stopped, struct observation *o);
 	/*
-	 * What follows is optional, all or nothing. read(), inside a stop and after a run() on the running tree, reads only what changes
-	 * by itself. *same: processes, mappings and descriptors are those of that run. The others give what was read, then or later:
+	 * What follows is optional, all or nothing. read(), after a run() on the running tree, reads only what changes by itself, with
+	 * registers when it is stopped. *same: processes, mappings and descriptors are those of that run; -EOPNOTSUPP (not reported): this kernel does not tell. The others give what was read, then or later:
 	 * descriptor() brings the i-th of observation.fds up to date; tasks() fills an observation with tasks and identities, without
 	 * paths; threads() calls fn for each live thread, with its registers. list() reads threads without a stop, for threads()
 	 * (registers NULL): 0, -EAGAIN (the tree changed), or a reported errno.
 	 */
-	int (*read)(void *state, bool *same);
+	int (*read)(void *state, bool stopped, bool *same);
 	int (*descriptor)(void *state, size_t i, struct observed_file *of);
 	int (*tasks)(void *state, struct observation *o);
 	int (*threads)(void *state, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
@@ -113,12 +113,15 @@ int observer_run(struct observer *o, bool stopped, struct model **ret);
 /*
  * The short way through a stop: a model made by observer_run() right before it is brought up to date. `m` is that model.
  *
- * observer_read(), inside the stop: reads what changes by itself. *same: processes, mappings and descriptors are those of `m`; otherwise (also
- * when the back end cannot tell) observer_run() has to observe everything. observer_refresh(), when *same, at any time
+ * observer_read(), inside the stop: reads what changes by itself. *same: processes, mappings and descriptors are those of `m`; otherwise
+ * observer_run() has to observe everything. -EOPNOTSUPP (not reported): the back end, or this kernel, cannot tell. observer_refresh(), when *same, at any time
  * until the next call of another function here: brings `m` to the moment of the read; it does not look at the target. -EOPNOTSUPP: refused, as
  * by observer_run(). Other failures have been reported.
  */
 int observer_read(struct observer *o, struct model *m, bool *same);
+
+/* While the target still runs: would observer_read() say now that it is the same? Returns as observer_read(). */
+int observer_recheck(struct observer *o, bool *same);
 int observer_refresh(struct observer *o, struct model *m);
 
 /* After observer_read(): calls fn for each thread of the stopped tree; returns what it returned first that was not 0. */
