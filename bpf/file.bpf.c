@@ -37,6 +37,8 @@ struct {
 
 __u32 wanted_pid = 0; /* in the initial pid namespace */
 __u32 nr_states = 0;
+/* For observe_one_state. */
+__u32 wanted_fd = 0, wanted_slot = 0;
 
 /* Of one table after the other, without paths. Sized before load. */
 struct {
@@ -293,11 +295,34 @@ static __always_inline bool fill_plain(struct file_record *r, struct file *f)
 	return true;
 }
 
-static long add_state(__u32 fd, struct table_walk *w)
+static __always_inline void fill_state(struct file_record *r, struct file *file, const struct table_walk *w, __u32 fd)
+{
+	r->fd = fd;
+	r->tgid = w->tgid;
+	r->files = w->files;
+	r->cloexec = (w->word >> (fd % 64)) & 1;
+}
+
+static __always_inline void fill_whole(struct file_record *r, struct file *file, __u32 fd)
+{
+	__builtin_memset(r, 0, sizeof(*r));
+	fill_file(r, file);
+	fill_private(r, file, fd);
+	r->same = same_of(r, file);
+}
+
+static __always_inline struct file *file_at(struct table_walk *w, __u32 fd)
 {
 	struct file *file = NULL;
 
 	bpf_probe_read_kernel(&file, sizeof(file), (void *)(w->fds + fd * sizeof(file)));
+	return file;
+}
+
+static long add_state(__u32 fd, struct table_walk *w)
+{
+	struct file *file = file_at(w, fd);
+
 	if (!(fd % 64))
 		bpf_probe_read_kernel(&w->word, sizeof(w->word), (void *)(w->cloexec + fd / 8));
 	if (!file)
@@ -306,17 +331,25 @@ static long add_state(__u32 fd, struct table_walk *w)
 	struct file_record *r = bpf_map_lookup_elem(&states, &slot);
 	if (!r)
 		return 0;
-	if (!fill_plain(r, file)) {
-		__builtin_memset(r, 0, sizeof(*r));
-		fill_file(r, file);
-		fill_private(r, file, fd);
-		r->same = same_of(r, file);
-	}
-	r->fd = fd;
-	r->tgid = w->tgid;
-	r->files = w->files;
-	r->cloexec = (w->word >> (fd % 64)) & 1;
+	if (!fill_plain(r, file))
+		fill_whole(r, file, fd);
+	fill_state(r, file, w, fd);
 	return 0;
+}
+
+/* Returns the number of descriptors that the table has room for. */
+static __always_inline __u32 begin_table(struct task_struct *task, struct table_walk *w)
+{
+	struct files_struct *files = BPF_CORE_READ(task, files);
+	struct fdtable *fdt = BPF_CORE_READ(files, fdt);
+
+	w->fds = (__u64)BPF_CORE_READ(fdt, fd);
+	w->cloexec = (__u64)BPF_CORE_READ(fdt, close_on_exec);
+	w->word = 0;
+	w->files = (__u64)files;
+	w->tgid = pid_seen(BPF_CORE_READ(task, thread_pid));
+	w->pad = 0;
+	return files ? BPF_CORE_READ(fdt, max_fds) : 0;
 }
 
 /* The descriptors of the process `wanted_pid`, which is stopped. */
@@ -324,22 +357,35 @@ SEC("syscall")
 int observe_states(void *ctx)
 {
 	struct task_struct *task = bpf_task_from_pid(wanted_pid);
-	struct files_struct *files;
+	struct table_walk w;
 
 	if (!task)
 		return 1;
-	files = BPF_CORE_READ(task, files);
-	struct fdtable *fdt = BPF_CORE_READ(files, fdt);
-	struct table_walk w = {
-		.fds = (__u64)BPF_CORE_READ(fdt, fd),
-		.cloexec = (__u64)BPF_CORE_READ(fdt, close_on_exec),
-		.files = (__u64)files,
-		.tgid = pid_seen(BPF_CORE_READ(task, thread_pid)),
-	};
-	if (files)
-		bpf_loop(BPF_CORE_READ(fdt, max_fds), add_state, &w, 0);
+	bpf_loop(begin_table(task, &w), add_state, &w, 0);
 	bpf_task_release(task);
 	return 0;
+}
+
+/* One of them in full, into the element `wanted_slot`. */
+SEC("syscall")
+int observe_one_state(void *ctx)
+{
+	struct task_struct *task = bpf_task_from_pid(wanted_pid);
+	__u32 slot = wanted_slot, fd = wanted_fd;
+	struct table_walk w;
+
+	if (!task)
+		return 1;
+	__u32 nr = begin_table(task, &w);
+	struct file *file = fd < nr ? file_at(&w, fd) : NULL;
+	struct file_record *r = bpf_map_lookup_elem(&states, &slot);
+	if (file && r) {
+		bpf_probe_read_kernel(&w.word, sizeof(w.word), (void *)(w.cloexec + fd / 64 * 8));
+		fill_whole(r, file, fd);
+		fill_state(r, file, &w, fd);
+	}
+	bpf_task_release(task);
+	return !file || !r;
 }
 
 SEC("iter/task_file")

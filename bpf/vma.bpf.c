@@ -56,7 +56,7 @@ int observe_vmas(struct bpf_iter__task_vma *ctx)
 	r->has_anon = BPF_CORE_READ(vma, anon_vma) != NULL;
 	r->tgid = task->tgid;
 	if (bpf_core_field_exists(vma->vm_userfaultfd_ctx.ctx))
-		r->has_uffd = BPF_CORE_READ(vma, vm_userfaultfd_ctx.ctx) != NULL;
+		r->uffd = (__u64)BPF_CORE_READ(vma, vm_userfaultfd_ctx.ctx);
 	if (!file) {
 		if (r->ops)
 			fill_special(r, vma);

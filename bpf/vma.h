@@ -14,14 +14,15 @@ struct vma_record {
 	__u64 flags; /* VM_* */
 	__u64 file;  /* identity, 0: none */
 	__u64 ops;   /* identity of the vm_ops: mappings of the kernel's own share one */
+	__u64 uffd;  /* identity of the userfaultfd, 0: none */
 	__u32 has_anon;
-	__u32 has_uffd;
+	__u32 pad;
 	__u32 tgid;
 	__u32 path_bytes; /* of the path behind the file record, with its final NUL, padded to 8; 0: neither follows */
 	char special[16]; /* name of a mapping of the kernel's own, if `ops` says that it is one */
 };
 
-_Static_assert(sizeof(struct vma_record) == 80, "shared with BPF");
+_Static_assert(sizeof(struct vma_record) == 88, "shared with BPF");
 
 /* In front of each descriptor's file_record in the stream of bpf/file.bpf.c. */
 struct file_header {

@@ -163,6 +163,30 @@ static int act_remap_same(void)
 {
 	return mmap(area, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED;
 }
+static char *shared_area, *file_area;
+static int act_shared_new(void)
+{
+	shared_area = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return shared_area == MAP_FAILED;
+}
+static int act_shared_move(void)
+{
+	void *to = mmap(NULL, 4 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	shared_area = mremap(shared_area, 4 * PAGE, 4 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	return shared_area == MAP_FAILED;
+}
+static int act_shared_unmap(void) { return munmap(shared_area, 4 * PAGE); }
+static int act_file_map(void)
+{
+	int fd = open(path("other"), O_RDWR | O_CREAT, 0600);
+
+	if (fd < 0 || ftruncate(fd, 2 * PAGE))
+		return 1;
+	file_area = mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE, fd, 0);
+	return file_area == MAP_FAILED || close(fd);
+}
+static int act_file_unmap(void) { return munmap(file_area, 2 * PAGE); }
 static int act_advise(void) { return madvise(area, PAGE, MADV_DONTFORK); }
 static int act_brk(void) { return sbrk(64 * PAGE) == (void *)-1; }
 static int act_chdir(void) { return chdir("/tmp"); }
@@ -194,7 +218,7 @@ static int act_thread(void)
 static const struct action {
 	const char *name;
 	int (*run)(void);
-	bool same;
+	bool same; /* false: only a whole observation can tell */
 	bool last; /* what it leaves cannot be carried */
 } actions[] = {
 	{ "nothing", act_nothing, .same = true },
@@ -216,25 +240,30 @@ static const struct action {
 	{ "sigaction", act_signal, .same = true },
 	{ "pending signal", act_thread_pending, .same = true },
 	{ "a written page", act_write_page, .same = true },
-	{ "open", act_open, .same = false },
-	{ "dup", act_dup, .same = false },
-	{ "another pipe", act_replace_pipe, .same = false },
-	{ "link", act_link, .same = false },
-	{ "rename", act_rename, .same = false },
-	{ "mmap", act_map, .same = false },
-	{ "mprotect", act_protect, .same = false },
-	{ "munmap", act_unmap, .same = false },
-	{ "mmap over it", act_remap_same, .same = false },
-	{ "madvise", act_advise, .same = false },
-	{ "brk", act_brk, .same = false },
+	{ "open", act_open, .same = true },
+	{ "dup", act_dup, .same = true },
+	{ "another pipe", act_replace_pipe, .same = true },
+	{ "link", act_link, .same = true },
+	{ "rename", act_rename, .same = true },
+	{ "mmap", act_map, .same = true },
+	{ "mprotect", act_protect, .same = true },
+	{ "munmap", act_unmap, .same = true },
+	{ "mmap over it", act_remap_same, .same = true },
+	{ "madvise", act_advise, .same = true },
+	{ "new shared memory", act_shared_new, .same = true },
+	{ "shared memory moves", act_shared_move, .same = true },
+	{ "shared memory ends", act_shared_unmap, .same = true },
+	{ "a file is mapped", act_file_map, .same = true },
+	{ "a file is unmapped", act_file_unmap, .same = true },
+	{ "brk", act_brk, .same = true },
 	{ "chdir", act_chdir, .same = false },
 	{ "fork", act_fork, .same = false },
 	{ "a child ends", act_child_ends, .same = false },
-	{ "a thread", act_thread, .same = false }, /* its stack is a mapping */
-	{ "close", act_close, .same = false },
-	{ "close, open", act_reopen, .last = true },
+	{ "a thread", act_thread, .same = true }, /* its stack is a mapping */
+	{ "close", act_close, .same = true },
+	{ "close, open", act_reopen, .same = true },
 	{ "flock", act_lock, .last = true },
-	{ "rename", act_rename, .same = false },
+	{ "rename", act_rename, .same = true },
 	{ "unlink", act_unlink, .last = true },
 };
 enum { NR_ACTIONS = sizeof(actions) / sizeof(actions[0]) };

@@ -121,6 +121,52 @@ static void file_destroy(struct file *f)
 	free(f);
 }
 
+static void mark_files(const struct model *m, bool *used)
+{
+	VEC_FOREACH(t, &m->fdtables)
+		VEC_FOREACH(fd, &(*t)->fds)
+			used[fd->file_id] = true;
+	VEC_FOREACH(mm, &m->mms) {
+		used[(*mm)->exe_file_id] = true;
+		VEC_FOREACH(vma, &(*mm)->vmas)
+			used[vma->file_id] = true;
+	}
+	VEC_FOREACH(fs, &m->fss)
+		used[(*fs)->cwd_file_id] = used[(*fs)->root_file_id] = true;
+}
+
+int model_prune_files(struct model *m)
+{
+	bool *used = calloc(m->next_id + 1, sizeof(*used));
+	size_t nr = 0;
+
+	if (!used)
+		return -ENOMEM;
+	mark_files(m, used);
+	VEC_FOREACH(f, &m->files) {
+		if (!used[(*f)->id]) {
+			file_destroy(*f);
+			continue;
+		}
+		if ((*f)->type == FILE_PIPE || (*f)->type == FILE_FIFO)
+			used[(*f)->pipe.pipe_id] = true;
+		m->files.v[nr++] = *f;
+	}
+	m->files.nr = nr;
+	nr = 0;
+	VEC_FOREACH(p, &m->pipes) {
+		if (used[(*p)->id]) {
+			m->pipes.v[nr++] = *p;
+			continue;
+		}
+		free((*p)->data);
+		free(*p);
+	}
+	m->pipes.nr = nr;
+	free(used);
+	return 0;
+}
+
 void model_destroy(struct model *m)
 {
 	if (!m)

@@ -162,6 +162,7 @@ struct vma {
 	uint32_t file_id;   /* struct file for FILE_*, 0 otherwise */
 	uint32_t shmem_id;  /* struct shmem for ANON_SHARED, 0 otherwise */
 	uint32_t fdflags;   /* O_RDONLY or O_RDWR the mapping's file needs */
+	uint64_t uffd;      /* observe only: identity of the userfaultfd it is registered with; 0: none, or not known */
 	bool has_anon;      /* observe only: may hold private pages (an anon_vma exists, or can come to be) */
 };
 
@@ -190,6 +191,7 @@ struct mm {
 	int32_t dumpable;
 	bool thp_disabled;
 	VEC(struct vma) vmas; /* ascending, not overlapping */
+	bool remapped;        /* observe only: `vmas` are those of the stop, after a look before it that showed others */
 	uint32_t pages_id;    /* pages-N.img; 0: none */
 	VEC(struct page_run) pages;
 };
@@ -387,6 +389,9 @@ struct fdtable *model_find_fdtable(const struct model *m, uint32_t id);
 struct file *model_find_file(const struct model *m, uint32_t id);
 struct pipe *model_find_pipe(const struct model *m, uint32_t id);
 struct tty *model_find_tty(const struct model *m, uint32_t id);
+
+/* Removes files, and then pipes, that nothing in the model names any more: no descriptor, mapping, executable or directory. -ENOMEM or 0. */
+int model_prune_files(struct model *m);
 
 /*
  * May this mapping have pages that a restore can get from the image only? The vDSO's are among them: readers of the image

@@ -3,8 +3,8 @@
  *
  * Theory of operation. A stop leaves no time for paths, text, and objects of the model. Right before it everything is observed as
  * always; inside it the back end reads again, in bulk, what changes by itself (registers, signals, timers, positions, counters),
- * and whether the rest is the same: each process, its mappings, where each descriptor leads. Only kinds that have to
- * ask a descriptor do so. The model is brought up to date from what was read, when the target runs again.
+ * and whether the rest is the same: each process, its mappings, where each descriptor leads. A few mappings and descriptors that
+ * are not are replaced in the model at once, and kinds that have to ask a descriptor do so. The rest of the model is brought up to date from what was read, when the target runs again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,17 +16,17 @@
 /* The first descriptor of each file that has to be asked. */
 static int note_asking(struct observer *o, const struct model *m)
 {
-	uint32_t done = 0;
+	_cleanup_free_ bool *done = calloc(m->next_id + 1, sizeof(*done));
 
 	o->asking.nr = 0;
+	if (!done)
+		return -ENOMEM;
 	for (size_t i = 0; i < o->look.obs.fds.nr; i++) {
 		uint32_t id = o->look.obs.fds.v[i].file_id;
 
-		if (id <= done)
-			continue;
-		done = id;
-		if (kind_of_type(model_find_file(m, id)->type)->asks && VEC_PUSH(&o->asking, i))
+		if (!done[id] && kind_of_type(model_find_file(m, id)->type)->asks && VEC_PUSH(&o->asking, i))
 			return -ENOMEM;
+		done[id] = true;
 	}
 	return 0;
 }
@@ -69,30 +69,50 @@ static int ask_again(struct observer *o)
 	return 0;
 }
 
+/* Mappings and descriptors that are others now. */
+static int absorb(struct observer *o)
+{
+	struct run *r = &o->look;
+	int err = o->ops->parts(o->state, &r->obs);
+
+	for (size_t i = 0; !err && i < r->m->tasks.nr; i++)
+		err = r->obs.idents.v[i].remapped ? run_remap(r, i) : 0;
+	if (!err)
+		err = run_refile(r);
+	return err ? err : note_asking(o, r->m);
+}
+
 int observer_read(struct observer *o, struct model *m, bool *same)
 {
+	enum observe_change change = OBSERVE_OTHER;
+
 	*same = false;
 	if (!o->has_look)
 		return -EOPNOTSUPP;
-	int err = o->ops->read(o->state, true, same);
-	if (err || !*same || !o->asking.nr)
+	int err = o->ops->read(o->state, true, &change);
+	if (err || change == OBSERVE_OTHER)
 		return err;
 	/* Whatever cannot be had in this way is for a whole observation to report. */
-	o->look.m = m;
+	o->look.m = o->look.obs.m = m;
 	o->look.stopped = true;
 	refusals_begin();
-	err = ask_again(o);
+	if (change == OBSERVE_PARTS)
+		err = absorb(o);
+	if (!err)
+		err = ask_again(o);
 	refusals_discard();
-	o->look.m = NULL;
-	*same = !err;
-	/* Refused, or changed: the whole observation says what. */
+	o->look.m = o->look.obs.m = NULL;
+	*same = !err && !o->look.refused;
 	return err == -EOPNOTSUPP || err == -EAGAIN ? 0 : err;
 }
 
 int observer_recheck(struct observer *o, bool *same)
 {
-	*same = false;
-	return o->has_look ? o->ops->read(o->state, false, same) : -EOPNOTSUPP;
+	enum observe_change change = OBSERVE_OTHER;
+	int err = o->has_look ? o->ops->read(o->state, false, &change) : -EOPNOTSUPP;
+
+	*same = !err && change == OBSERVE_SAME;
+	return err;
 }
 
 /* A task as it was read takes the place of the older one; what names other objects stays. */

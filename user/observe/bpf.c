@@ -206,19 +206,40 @@ static bool groups_fit(const struct bpf_state *s)
 	return true;
 }
 
-static int bpf_read(void *state, bool stopped, bool *same)
+static int bpf_read(void *state, bool stopped, enum observe_change *ret)
 {
 	struct bpf_state *s = state;
+	bool same = false;
 
-	*same = false;
-	if (!s->seen.tells)
+	*ret = OBSERVE_OTHER;
+	if (!s->seen.valid || !s->seen.tells)
 		return -EOPNOTSUPP;
 	int err = bpf_tasks_read(s, s->root, stopped);
 	if (err == -EAGAIN)
 		return 0;
-	if (err || !s->seen.valid || !bpf_tasks_same(s) || !groups_fit(s))
+	if (err || !bpf_tasks_same(s) || !groups_fit(s))
 		return err;
-	return bpf_files_read_again(s, same);
+	err = bpf_files_read_again(s, &same);
+	if (!err)
+		*ret = same && bpf_mappings_same(s) ? OBSERVE_SAME : OBSERVE_PARTS;
+	return err == -EAGAIN ? 0 : err;
+}
+
+static int bpf_parts(void *state, struct observation *look)
+{
+	struct bpf_state *s = state;
+	struct bpf_run r = { .s = s, .o = look, .stopped = true };
+	int err = 0;
+
+	for (size_t i = 0; i < s->task->bss->nr_tasks && !err; i++)
+		err = VEC_PUSH(&r.records, bpf_array_at(&s->tasks, i));
+	if (!err)
+		err = bpf_vmas_replace(&r);
+	if (!err)
+		err = bpf_files_replace(&r);
+	VEC_FREE(&r.records);
+	ident_map_deinit(&r.others);
+	return r.refused ? -EOPNOTSUPP : err;
 }
 
 static int bpf_descriptor(void *state, size_t i, struct observed_file *of)
@@ -462,6 +483,7 @@ const struct observe_ops observe_bpf_ops = {
 	.run = bpf_run,
 	.list = bpf_list,
 	.read = bpf_read,
+	.parts = bpf_parts,
 	.descriptor = bpf_descriptor,
 	.tasks = bpf_tasks,
 	.threads = bpf_threads,

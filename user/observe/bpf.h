@@ -35,6 +35,7 @@ struct bpf_seen {
 	bool tells; /* can it be told whether mappings have changed? */
 	VEC(struct task_record) tasks;
 	VEC(struct bpf_table {
+		uint64_t files;
 		uint32_t global_tgid; /* a process that has it */
 	}) tables;
 	/* In the order of observation.fds. */
@@ -108,9 +109,14 @@ int bpf_files_remember(struct bpf_run *r);
 int bpf_files_read_again(struct bpf_state *s, bool *same);
 int bpf_files_take_state(const struct bpf_state *s, size_t i, struct observed_file *of);
 
-/* The same for processes: *same, when they are the same, with the same mappings. Threads may come and go. */
+/* The same for processes, and for their mappings. Threads may come and go. */
 int bpf_tasks_remember(struct bpf_run *r);
 bool bpf_tasks_same(const struct bpf_state *s);
+bool bpf_mappings_same(const struct bpf_state *s);
+
+/* Bring the observation of a run up to other mappings and descriptors: observe_ops.parts(). */
+int bpf_vmas_replace(struct bpf_run *r);
+int bpf_files_replace(struct bpf_run *r);
 
 /* Calls fn for each live thread that was read, with its registers when it was read inside a stop (NULL otherwise). */
 int bpf_each_thread(struct bpf_state *s, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);

@@ -2,6 +2,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -9,6 +10,7 @@
 #include "base/log.h"
 #include "bpf/file.skel.h"
 #include "observe/bpf.h"
+#include "sys/proc.h"
 
 enum { EPOLL_ITEMS_MIN = 1024, STATES_MIN = 256 };
 
@@ -35,6 +37,7 @@ int bpf_files_load(struct bpf_state *s)
 	c->epoll_items = c->epoll_items ? c->epoll_items : EPOLL_ITEMS_MIN;
 	c->states = c->states ? c->states : STATES_MIN;
 	bpf_program__set_autoload(s->file->progs.observe_states, s->open_coded);
+	bpf_program__set_autoload(s->file->progs.observe_one_state, s->open_coded);
 	int err = bpf_map__set_max_entries(s->file->maps.epoll_items, c->epoll_items);
 	if (!err)
 		err = bpf_map__set_max_entries(s->file->maps.states, c->states);
@@ -175,28 +178,31 @@ static int read_states(struct bpf_state *s, const struct bpf_table *tables, size
 	return 0;
 }
 
-/*
- * Epoll items in the array must be those of this read for bpf_files_take_state(): a set that has grown past the array counts
- * as a change, as does anything else that user space has to look at with a path.
- */
+static bool is_same(const struct file_record *now, const struct bpf_seen_fd *then)
+{
+	return now->same == then->same && now->fd == then->fd;
+}
+
+/* -EAGAIN: only a whole run can tell. */
 int bpf_files_read_again(struct bpf_state *s, bool *same)
 {
 	const struct bpf_seen *seen = &s->seen;
 	int err = read_states(s, seen->tables.v, seen->tables.nr);
+	size_t nr = s->file->bss->nr_states;
 
 	*same = false;
-	if (err == -EAGAIN || s->file->bss->nr_states != seen->fds.nr || seen->fds.nr > s->states.cap ||
-	    s->file->bss->nr_epoll_items > s->epoll_items.cap)
-		return err == -EAGAIN ? 0 : err;
-	for (size_t i = 0; i < seen->fds.nr; i++) {
+	if (err || nr > s->states.cap || s->file->bss->nr_epoll_items > s->epoll_items.cap)
+		return err ? err : -EAGAIN;
+	*same = nr == seen->fds.nr;
+	for (size_t i = 0; i < nr; i++) {
 		const struct file_record *rec = bpf_array_at(&s->states, i);
 
 		/* Whose a lock is takes a look at /proc/locks. */
-		if (rec->same != seen->fds.v[i].same || rec->fd != seen->fds.v[i].fd || rec->has_locks)
-			return 0;
+		if (rec->has_locks)
+			return -EAGAIN;
+		*same = *same && is_same(rec, &seen->fds.v[i]);
 	}
-	*same = !err;
-	return err;
+	return 0;
 }
 
 /* What is plain in the stop has only been read in part: the rest is as it was. */
@@ -237,7 +243,7 @@ int bpf_files_remember(struct bpf_run *r)
 			continue;
 		err = ident_map_add(&known, rec->files, 1);
 		if (!err)
-			err = VEC_PUSH(&seen->tables, ((struct bpf_table){ .global_tgid = rec->global_tgid }));
+			err = VEC_PUSH(&seen->tables, ((struct bpf_table){ .files = rec->files, .global_tgid = rec->global_tgid }));
 	}
 	ident_map_deinit(&known);
 	for (size_t i = 0; i < r->o->fds.nr && !err; i++) {
@@ -250,5 +256,109 @@ int bpf_files_remember(struct bpf_run *r)
 		err = bpf_files_load(r->s);
 	}
 	/* Once for nothing: the pages of the array are there then. */
-	return err ? err : bpf_files_read_again(r->s, &same);
+	if (!err)
+		err = bpf_files_read_again(r->s, &same);
+	return err == -EAGAIN ? 0 : err;
+}
+
+/* --- other descriptors than before --- */
+
+/* More are read in one go by a whole run. */
+enum { MAX_NEW_FDS = 64 };
+
+/* One that was not there before: its record in full, and its path. `at` is its place among the states. */
+static int new_fd(struct bpf_run *r, size_t at, size_t table, struct observed_file *of)
+{
+	struct file_bpf *b = r->s->file;
+	const struct file_record *state = bpf_array_at(&r->s->states, at);
+	_cleanup_close_ int dir = -1;
+	char name[32];
+	uint32_t ret;
+
+	memset(of, 0, sizeof(*of));
+	b->bss->wanted_pid = r->s->seen.tables.v[table].global_tgid;
+	b->bss->wanted_fd = state->fd;
+	b->bss->wanted_slot = at;
+	int err = bpf_run_program(b->progs.observe_one_state, &ret);
+	if (!err && ret)
+		err = -EOPNOTSUPP;
+	if (err)
+		return err;
+	of->rec = *state;
+	snprintf(name, sizeof(name), "fd/%d", state->fd);
+	err = proc_open(of->rec.tgid, &dir);
+	if (!err)
+		err = proc_readlink(dir, name, &of->path);
+	if (!err && is_epoll(&of->rec))
+		err = take_epoll_items(r->s, of);
+	return err == -ENOMEM ? err : err ? -EOPNOTSUPP : 0;
+}
+
+static uint64_t fd_key(const struct file_record *rec)
+{
+	return ident_mix(ident_mix(1, rec->files), rec->fd);
+}
+
+/* Index plus one among the descriptors of before, by table and number. */
+static int index_fds(const struct observation *o, struct ident_map *ret)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < o->fds.nr && !err; i++)
+		err = ident_map_add(ret, fd_key(&o->fds.v[i].rec), i + 1);
+	return err;
+}
+
+struct fd_list {
+	VEC(struct observed_file) fds;
+};
+
+static int gather_fds(struct bpf_run *r, const struct ident_map *known, struct fd_list *to)
+{
+	size_t nr = r->s->file->bss->nr_states, nr_new = 0, table = 0;
+	uint64_t files = 0;
+
+	for (size_t i = 0; i < nr; i++) {
+		const struct file_record *state = bpf_array_at(&r->s->states, i);
+		uint32_t at = ident_map_find(known, fd_key(state));
+		struct observed_file *of = VEC_ADD(&to->fds);
+
+		if (!of)
+			return -ENOMEM;
+		/* Tables come one after the other; one without descriptors does not show. */
+		while (state->files != files && table < r->s->seen.tables.nr)
+			files = r->s->seen.tables.v[table++].files;
+		if (at && is_same(state, &r->s->seen.fds.v[at - 1])) {
+			*of = r->o->fds.v[at - 1];
+			memset(&r->o->fds.v[at - 1], 0, sizeof(*of));
+			continue;
+		}
+		if (state->files != files || ++nr_new > MAX_NEW_FDS)
+			return -EOPNOTSUPP;
+		int err = new_fd(r, i, table - 1, of);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int bpf_files_replace(struct bpf_run *r)
+{
+	struct bpf_seen *seen = &r->s->seen;
+	struct ident_map known = {};
+	struct fd_list now = {};
+	int err = index_fds(r->o, &known);
+
+	if (!err)
+		err = gather_fds(r, &known, &now);
+	ident_map_deinit(&known);
+	/* Also after a failure: what was moved is there, and nothing is compared with either any more. */
+	VEC_FOREACH(of, &r->o->fds) {
+		free(of->path);
+		VEC_FREE(&of->epoll_items);
+	}
+	VEC_FREE(&r->o->fds);
+	memcpy(&r->o->fds, &now.fds, sizeof(r->o->fds));
+	seen->valid = !err;
+	return err;
 }

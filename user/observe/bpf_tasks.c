@@ -297,8 +297,7 @@ static bool task_is_same(const struct task_record *a, const struct task_record *
 	       a->sid == b->sid && a->exit_state == b->exit_state && a->mm == b->mm && a->files == b->files &&
 	       a->fs == b->fs && a->sighand == b->sighand && a->nsproxy == b->nsproxy && a->exe.file == b->exe.file &&
 	       a->ctty_rdev == b->ctty_rdev && a->cgroup_id == b->cgroup_id && dir_is_same(&a->cwd, &b->cwd) &&
-	       dir_is_same(&a->root, &b->root) &&
-	       (!a->mm || (b->has_mm_changes && a->mm_changes == b->mm_changes && a->map_count == b->map_count));
+	       dir_is_same(&a->root, &b->root);
 }
 
 bool bpf_tasks_same(const struct bpf_state *s)
@@ -308,5 +307,16 @@ bool bpf_tasks_same(const struct bpf_state *s)
 	for (size_t i = 0; i < s->seen.tasks.nr; i++)
 		if (!task_is_same(&s->seen.tasks.v[i], bpf_array_at(&s->tasks, i)))
 			return false;
+	return true;
+}
+
+bool bpf_mappings_same(const struct bpf_state *s)
+{
+	for (size_t i = 0; i < s->seen.tasks.nr; i++) {
+		const struct task_record *now = bpf_array_at(&s->tasks, i);
+
+		if (now->mm && now->mm_changes != s->seen.tasks.v[i].mm_changes)
+			return false;
+	}
 	return true;
 }

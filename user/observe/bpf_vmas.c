@@ -110,9 +110,10 @@ static int add_vma(struct bpf_run *r, size_t at, const struct vma_record *v, con
 		.pfnmap = v->flags & KVM_PFNMAP,
 		.sealed = v->flags & kvm_sealed,
 		.droppable = v->flags & kvm_droppable,
-		.uffd = v->has_uffd && !(r->o->tracked && v->flags & KVM_UFFD_WP && !(v->flags & KVM_UFFD_MISSING)),
+		.uffd = v->uffd && !(r->o->tracked && v->flags & KVM_UFFD_WP && !(v->flags & KVM_UFFD_MISSING)),
 		.has_file = f,
 		.is_shmem_anon = f && is_kernel_shm(f),
+		.uffd_ident = v->uffd,
 		.has_anon = v->has_anon,
 		.special = special,
 	};
@@ -193,6 +194,29 @@ int bpf_vmas_build(struct bpf_run *r)
 		err = ident_map_add(&seen, mm, 1);
 		if (!err)
 			err = read_mappings(r, i);
+	}
+	ident_map_deinit(&seen);
+	return err;
+}
+
+int bpf_vmas_replace(struct bpf_run *r)
+{
+	struct ident_map seen = {};
+	int err = 0;
+
+	for (size_t i = 0; i < r->records.nr && !err; i++) {
+		uint64_t mm = r->records.v[i]->mm;
+		struct task_idents *id = &r->o->idents.v[i];
+
+		id->remapped = false;
+		if (!mm || ident_map_find(&seen, mm))
+			continue;
+		err = ident_map_add(&seen, mm, 1);
+		if (err || r->records.v[i]->mm_changes == r->s->seen.tasks.v[i].mm_changes)
+			continue;
+		id->remapped = true;
+		id->layout.vmas.nr = id->vma_files.nr = 0;
+		err = read_mappings(r, i);
 	}
 	ident_map_deinit(&seen);
 	return err;

@@ -127,6 +127,50 @@ int run_files(struct run *r)
 	return collect_files(r);
 }
 
+/* Files that have a descriptor still are known by their identities, and no others: addresses are used again. */
+static int keep_identities(struct run *r)
+{
+	ident_map_deinit(&r->files);
+	VEC_FOREACH(of, &r->obs.fds) {
+		if (!of->file_id || ident_map_find(&r->files, of->rec.file))
+			continue;
+		if (ident_map_add(&r->files, of->rec.file, of->file_id))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int run_refile(struct run *r)
+{
+	const struct collect_ctx ctx = run_collect_ctx(r);
+	uint32_t last_id = r->m->next_id;
+	int err = keep_identities(r);
+
+	VEC_FOREACH(t, &r->m->fdtables)
+		(*t)->fds.nr = 0;
+	VEC_FOREACH(of, &r->obs.fds) {
+		if (!err && !of->file_id)
+			err = descriptor_file(r, of);
+		/* Refused: the whole observation says so in full. */
+		if (!err && !of->file_id)
+			err = -EOPNOTSUPP;
+		if (!err)
+			err = install_descriptor(r, of);
+		if (err)
+			return err;
+	}
+	err = model_prune_files(r->m);
+	VEC_FOREACH(of, &r->obs.fds) {
+		struct file *f = of->file_id > last_id ? model_find_file(r->m, of->file_id) : NULL;
+
+		if (!err && f) {
+			last_id = f->id; /* ids of new ones ascend with their descriptors */
+			err = kind_of_type(f->type)->collect(&ctx, of, f);
+		}
+	}
+	return err;
+}
+
 /* --- terminals --- */
 
 static const struct tty *find_tty(const struct model *m, uint32_t rdev)

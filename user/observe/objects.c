@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -239,4 +240,68 @@ int run_objects(struct run *r)
 			return err;
 	}
 	return 0;
+}
+
+/* Where a shared anonymous object is mapped: it is known by such a place. False: nowhere any more. */
+static bool place_shmem(const struct model *m, struct shmem *s)
+{
+	VEC_FOREACH(mm, &m->mms) {
+		VEC_FOREACH(vma, &(*mm)->vmas) {
+			if (vma->shmem_id != s->id)
+				continue;
+			s->pid = (*mm)->pid;
+			s->start = vma->start;
+			s->map_files_end = vma->end;
+			return true;
+		}
+	}
+	return false;
+}
+
+static void place_shmems(struct model *m)
+{
+	size_t nr = 0;
+
+	VEC_FOREACH(s, &m->shmems) {
+		if (place_shmem(m, *s)) {
+			m->shmems.v[nr++] = *s;
+			continue;
+		}
+		VEC_FREE(&(*s)->pages);
+		free(*s);
+	}
+	m->shmems.nr = nr;
+}
+
+/* Files of the new mappings were noted last; an identity that was there before may be another file now. */
+static int find_new_others(struct run *r)
+{
+	ident_map_deinit(&r->others);
+	for (size_t i = r->obs.others.nr; i-- > 0;) {
+		uint64_t ident = r->obs.others.v[i].rec.file;
+
+		if (!ident_map_find(&r->others, ident) && ident_map_add(&r->others, ident, i + 1))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int run_remap(struct run *r, size_t at)
+{
+	struct task_idents *id = &r->obs.idents.v[at];
+	const struct task *t = &r->m->tasks.v[at];
+	struct mm *mm = model_find_mm(r->m, t->mm_id);
+
+	if (!mm || id->vma_files.nr != id->layout.vmas.nr)
+		return -EOPNOTSUPP;
+	int err = find_new_others(r);
+
+	VEC_FREE(&mm->vmas);
+	memcpy(&mm->vmas, &id->layout.vmas, sizeof(mm->vmas));
+	memset(&id->layout.vmas, 0, sizeof(id->layout.vmas));
+	mm->remapped = true;
+	for (size_t i = 0; i < mm->vmas.nr && !err; i++)
+		err = vma_file(r, t->pid, &mm->vmas.v[i], id->vma_files.v[i]);
+	place_shmems(r->m);
+	return err;
 }

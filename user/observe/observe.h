@@ -39,6 +39,7 @@ struct task_idents {
 	struct mm layout;
 	/* Mappings, for the first task of each mm only; `files` parallel to layout.vmas: file ident or 0. */
 	VEC(uint64_t) vma_files;
+	bool remapped; /* by observe_ops.parts(): both of them are new */
 	/* Why this task cannot be dumped, in words; "" when nothing is known against it. */
 	char refusal[160];
 };
@@ -56,6 +57,13 @@ struct observation {
 	VEC(struct observed_file) others; /* exe, cwd, root, mapped files; fd -1; distinct by ident */
 };
 
+/* What has become of a tree since it was looked at. */
+enum observe_change {
+	OBSERVE_SAME,
+	OBSERVE_PARTS, /* the same processes, but some of their mappings or descriptors are others */
+	OBSERVE_OTHER,
+};
+
 struct observe_ops {
 	const char *name; /* as in --observe=NAME */
 	/* Can this machine do it? 0 or a negative errno, nothing reported; *why says what is missing. */
@@ -71,12 +79,16 @@ struct observe_ops {
 	int (*run)(void *state, bool stopped, struct observation *o);
 	/*
 	 * What follows is optional, all or nothing. read(), after a run() on the running tree, reads only what changes by itself, with
-	 * registers when it is stopped. *same: processes, mappings and descriptors are those of that run; -EOPNOTSUPP (not reported): this kernel does not tell. The others give what was read, then or later:
+	 * registers when it is stopped, and tells what has changed besides; -EOPNOTSUPP (not reported): this kernel does not say.
+	 * parts(), after a read() inside a stop that said OBSERVE_PARTS: brings the observation of that run, with its model, up to
+	 * the mappings (task_idents.remapped) and descriptors (file_id 0: a new one) of now. -EOPNOTSUPP (nothing lost): so much has
+	 * changed that a whole run is better. The others give what was read, then or later:
 	 * descriptor() brings the i-th of observation.fds up to date; tasks() fills an observation with tasks and identities, without
 	 * paths; threads() calls fn for each live thread, with its registers. list() reads threads without a stop, for threads()
 	 * (registers NULL): 0, -EAGAIN (the tree changed), or a reported errno.
 	 */
-	int (*read)(void *state, bool stopped, bool *same);
+	int (*read)(void *state, bool stopped, enum observe_change *ret);
+	int (*parts)(void *state, struct observation *look);
 	int (*descriptor)(void *state, size_t i, struct observed_file *of);
 	int (*tasks)(void *state, struct observation *o);
 	int (*threads)(void *state, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
@@ -113,14 +125,14 @@ int observer_run(struct observer *o, bool stopped, struct model **ret);
 /*
  * The short way through a stop: a model made by observer_run() right before it is brought up to date. `m` is that model.
  *
- * observer_read(), inside the stop: reads what changes by itself. *same: processes, mappings and descriptors are those of `m`; otherwise
- * observer_run() has to observe everything. -EOPNOTSUPP (not reported): the back end, or this kernel, cannot tell. observer_refresh(), when *same, at any time
+ * observer_read(), inside the stop: reads what changes by itself, and sees to mappings and descriptors that changed meanwhile: `m` gets
+ * them at once (mm.remapped). *same: it could; otherwise observer_run() has to observe everything. -EOPNOTSUPP (not reported): the back end, or this kernel, cannot tell. observer_refresh(), when *same, at any time
  * until the next call of another function here: brings `m` to the moment of the read; it does not look at the target. -EOPNOTSUPP: refused, as
  * by observer_run(). Other failures have been reported.
  */
 int observer_read(struct observer *o, struct model *m, bool *same);
 
-/* While the target still runs: would observer_read() say now that it is the same? Returns as observer_read(). */
+/* While the target still runs: is everything as it was, so that observer_read() would have little to do? Returns as observer_read(). */
 int observer_recheck(struct observer *o, bool *same);
 int observer_refresh(struct observer *o, struct model *m);
 
@@ -153,6 +165,7 @@ struct vma_facts {
 	bool has_file;
 	bool is_shmem_anon; /* MAP_SHARED|MAP_ANONYMOUS or /dev/zero: file on the kernel's own tmpfs mount */
 	bool has_anon;
+	uint64_t uffd_ident; /* of the userfaultfd; 0: none, or not known */
 	const char *special;
 };
 

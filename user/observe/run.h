@@ -56,12 +56,19 @@ int run_index_others(struct run *r);
 int run_objects(struct run *r);
 void run_normalise_task(struct task *t);
 
+/* The mappings of task number i are those of its identities now. -EOPNOTSUPP: not in this way. */
+int run_remap(struct run *r, size_t i);
+
 /*
  * descriptors.c: descriptor tables, open file descriptions by their kinds, controlling terminals. run_set_file() notes what all
  * kinds have in common.
  */
 int run_files(struct run *r);
 int run_finish_kinds(struct run *r);
+
+/* Descriptors are those of obs.fds now; those with file_id 0 are new. */
+int run_refile(struct run *r);
+
 struct collect_ctx run_collect_ctx(struct run *r);
 void run_set_file(struct file *f, const struct file_record *rec);
 int run_terminals(struct run *r);

@@ -144,6 +144,7 @@ int observe_add_vma(struct mm *mm, pid_t pid, const struct vma_facts *facts)
 	}
 	vma->flags = vma_flags(facts, vma->status);
 	vma->madv = vma_madv(facts);
+	vma->uffd = facts->uffd_ident;
 	/* A write may make private pages at any time. */
 	vma->has_anon = facts->has_anon || (!facts->shared && facts->write);
 	if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_ANON_SHARED))

@@ -32,6 +32,7 @@ struct track_mm {
 	uint32_t nr;     /* for BPF and the store */
 	pid_t pid;       /* a process that has it; 0: this one is unused */
 	int uffd;        /* -1: none, nothing in it is protected */
+	uint64_t uffd_ident; /* of it, as struct vma names it; 0: not known */
 	int pagemap_fd;  /* bound to it */
 	int mem_fd;      /* -1: not opened yet */
 	bool keep_shared; /* pages may be shared copy-on-write with others of the tree */

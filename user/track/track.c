@@ -84,6 +84,7 @@ static void mm_unprotect(struct tracker *t, struct track_mm *tm)
 		cow_forget(t->cow, tm->nr);
 	close(tm->uffd);
 	tm->uffd = -1;
+	tm->uffd_ident = 0;
 }
 
 /* Its process has ended: the number is free for another one. */
@@ -405,12 +406,15 @@ static int look_at_growth(struct track_mm *tm, const struct vma *vma, size_t *fi
 	return vma->end - at > GROWTH_BYTES ? 1 : pages_look_again(tm, at, vma->end);
 }
 
-static int look_at_all_growth(struct tracker *t, const struct model *stopped)
+/* `same`: only those that are not as tracker_ready() saw them. */
+static int look_at_all_growth(struct tracker *t, const struct model *stopped, bool same)
 {
 	VEC_FOREACH(mm, &stopped->mms) {
 		struct track_mm *tm = tracker_find(t, (*mm)->pid);
 		size_t first = 0;
 
+		if (same && !(*mm)->remapped)
+			continue;
 		for (size_t i = 0; i < (*mm)->vmas.nr; i++) {
 			int err = tm->tracked.v[i] ? look_at_growth(tm, &(*mm)->vmas.v[i], &first) : 0;
 
@@ -432,8 +436,8 @@ static int look_in_stop(struct tracker *t, const struct model *stopped, bool sam
 		t->pages_exact |= (*tm)->present && (*tm)->blind;
 	if (!t->pages_exact) {
 		err = pages_follow_hints(t, t->hints_taken, &nr);
-		if (!err && !same)
-			err = look_at_all_growth(t, stopped);
+		if (!err)
+			err = look_at_all_growth(t, stopped, same);
 		t->pages_exact = err == 1;
 		if (err < 0)
 			return err;
@@ -455,14 +459,22 @@ static int look_in_stop(struct tracker *t, const struct model *stopped, bool sam
 	return 0;
 }
 
-static bool is_tracked(const struct tracker *t, const struct track_mm *tm, const struct vma *vma)
+/* Learns, before the stop, by which identity the kernel's own records name our userfaultfd: no question is needed then. */
+static bool is_tracked(const struct tracker *t, struct track_mm *tm, const struct vma *vma)
 {
-	if (t->ops->write_protects)
-		return tm->uffd >= 0 && scan_is_registered(tm->pagemap_fd, vma->start);
-	return t->ops->copies_ahead && !(vma->status & VMA_VDSO);
+	if (!t->ops->write_protects)
+		return t->ops->copies_ahead && !(vma->status & VMA_VDSO);
+	if (tm->uffd < 0)
+		return false;
+	if (tm->uffd_ident)
+		return vma->uffd == tm->uffd_ident;
+	bool registered = scan_is_registered(tm->pagemap_fd, vma->start);
+	if (registered)
+		tm->uffd_ident = vma->uffd;
+	return registered;
 }
 
-/* Which of these mappings are protected: one question to the kernel for each. */
+/* Which of these mappings are protected. */
 static int note_tracked(struct tracker *t, struct track_mm *tm, const struct mm *mm)
 {
 	tm->tracked.nr = 0;
@@ -526,6 +538,17 @@ static int take_mappings(struct tracker *t, const struct model *m)
 	return err;
 }
 
+/* The same address spaces, some with other mappings. */
+static int take_remapped(struct tracker *t, const struct model *m)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < m->mms.nr; i++)
+		if (m->mms.v[i]->remapped)
+			err = note_tracked(t, tracker_find(t, m->mms.v[i]->pid), m->mms.v[i]);
+	return err;
+}
+
 int tracker_ready(struct tracker *t, const struct model *look)
 {
 	int err = take_mappings(t, look);
@@ -535,7 +558,7 @@ int tracker_ready(struct tracker *t, const struct model *look)
 		return 0; /* the stop will find other mappings, and look for itself */
 	if (err || !t->cow)
 		return err;
-	err = look_at_all_growth(t, look);
+	err = look_at_all_growth(t, look, false);
 	t->look_everywhere |= err == 1;
 	return err < 0 ? err : follow_before_stop(t);
 }
@@ -544,7 +567,7 @@ static int cut(struct tracker *t, const struct model *stopped, bool same)
 {
 	same = same && t->ready;
 
-	int err = same ? 0 : take_mappings(t, stopped);
+	int err = same ? take_remapped(t, stopped) : take_mappings(t, stopped);
 
 	/* Without protection, what was written has to be copied before the look, which forgets it. */
 	VEC_FOREACH(mm, &stopped->mms) {

@@ -87,7 +87,7 @@ int tracker_ready(struct tracker *t, const struct model *look);
 
 /*
  * Inside the stop. `stopped` is the observation of the stopped target; or, with `same`, what tracker_ready() was given: processes
- * and mappings are still those, and registers come from track_env.each_thread(). -EAGAIN (not reported): too much has changed since
+ * are still those, mappings too, but for those of mm.remapped, and registers come from track_env.each_thread(). -EAGAIN (not reported): too much has changed since
  * tracker_precut() to be copied now; let the target go and begin again there. Other failures have been reported.
  */
 int tracker_cut(struct tracker *t, const struct model *stopped, bool same);
