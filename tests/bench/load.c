@@ -1,9 +1,9 @@
 /*
- * The target of the benchmark: load DIR READY_FD MIB THREADS MAPPINGS FILES
+ * The target of the benchmark: load DIR READY_FD MIB THREADS MAPPINGS FILES [PROCESSES]
  *
- * Builds its load, closes READY_FD to say so, and samples the clock: the largest gap between two samples is the time it
- * stood still. Gaps go to DIR/gaps, one per epoch; the driver sets the epoch. On SIGTERM it looks whether all of its memory is what
- * it was, says so in DIR/gaps, and ends.
+ * Builds its load (PROCESSES counts itself: the others are children that sleep), closes READY_FD to say so, and samples the
+ * clock: the largest gap between two samples is the time it stood still. Gaps go to DIR/gaps, one per epoch; the driver
+ * sets the epoch. On SIGTERM it looks whether all of its memory is what it was, says so in DIR/gaps, and ends.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -116,6 +117,25 @@ static void open_files(const char *dir, size_t nr)
 			die(path);
 }
 
+static void make_processes(size_t nr, int ready_fd)
+{
+	pid_t parent = getpid();
+
+	for (size_t i = 1; i < nr; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			die("processes");
+		if (pid)
+			continue;
+		close(ready_fd);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		while (getppid() == parent)
+			pause();
+		_exit(0);
+	}
+}
+
 static struct shared *map_shared(const char *dir)
 {
 	char path[4096];
@@ -155,15 +175,17 @@ static void sample(struct shared *shared)
 
 int main(int argc, char **argv)
 {
-	if (argc != 7)
+	if (argc != 7 && argc != 8)
 		return 2;
 
 	size_t nr_pages = strtoul(argv[3], NULL, 10) << 8;
 	size_t nr_threads = strtoul(argv[4], NULL, 10);
 	struct shared *shared = map_shared(argv[1]);
-	char *memory = make_memory(nr_pages);
 
 	signal(SIGTERM, on_term);
+	/* First: children have none of the memory, threads and descriptors that follow. */
+	make_processes(argc == 8 ? strtoul(argv[7], NULL, 10) : 0, atoi(argv[2]));
+	char *memory = make_memory(nr_pages);
 	make_mappings(strtoul(argv[5], NULL, 10));
 	open_files(argv[1], strtoul(argv[6], NULL, 10));
 	for (size_t i = 1; i < nr_threads; i++) {
