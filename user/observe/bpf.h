@@ -4,7 +4,7 @@
 
 #include "bpf/task.h"
 #include "bpf/vma.h"
-#include "observe/ident.h"
+#include "base/ident.h"
 #include "observe/observe.h"
 #include "sys/xstate-x86_64.h"
 

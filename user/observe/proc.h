@@ -2,7 +2,7 @@
 #ifndef BCR_OBSERVE_PROC_H
 #define BCR_OBSERVE_PROC_H
 
-#include "observe/ident.h"
+#include "base/ident.h"
 #include "observe/observe.h"
 #include "sys/proc.h"
 

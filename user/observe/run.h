@@ -2,8 +2,8 @@
 #ifndef BCR_OBSERVE_RUN_H
 #define BCR_OBSERVE_RUN_H
 
+#include "base/ident.h"
 #include "kinds/kinds.h"
-#include "observe/ident.h"
 #include "observe/observe.h"
 
 struct observer;

@@ -1,5 +1,5 @@
 /* Identity → small id: open addressing, a power of two of slots, at most half of them used. */
-#include "observe/ident.h"
+#include "base/ident.h"
 
 #include <errno.h>
 #include <stdlib.h>

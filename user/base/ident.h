@@ -1,6 +1,6 @@
-/* Identity → small id: a hash table that lives for one observation. */
-#ifndef BCR_OBSERVE_IDENT_H
-#define BCR_OBSERVE_IDENT_H
+/* Identity → small id: a hash table. */
+#ifndef BCR_BASE_IDENT_H
+#define BCR_BASE_IDENT_H
 
 #include <stddef.h>
 #include <stdint.h>
