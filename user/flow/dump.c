@@ -113,9 +113,16 @@ static void undo_observe(struct flow *f)
 	f->running = NULL;
 }
 
-static int freeze_target(struct flow *f)
+static int prepare_freeze(struct flow *f)
 {
 	int err = freeze_create(f->req->freezer, f->req->root, f->req->timeout_s, &f->freeze);
+
+	return err ? err : freeze_prepare(f->freeze);
+}
+
+static int freeze_target(struct flow *f)
+{
+	int err = f->freeze ? 0 : prepare_freeze(f);
 
 	return err ? err : freeze_stop(f->freeze);
 }
@@ -259,10 +266,14 @@ static void forget_model(struct flow *f)
 static int look_before_stop(struct flow *f)
 {
 	bool same = false;
+	int err = prepare_freeze(f);
 
+	if (err)
+		return err;
+	freeze_set_short(f->freeze, true);
 	for (int i = 0; i < LOOK_TRIES && !same; i++) {
 		forget_model(f);
-		int err = look(f, false);
+		err = look(f, false);
 		if (!err)
 			err = tracker_ready(f->tracker, f->model);
 		if (!err)
@@ -297,8 +308,14 @@ static int read_stopped(struct flow *f)
 	return observe_stopped(f);
 }
 
+static void undo_stop(struct flow *f)
+{
+	undo_freeze(f);
+	forget_model(f);
+}
+
 static const struct stage stop_stages[] = {
-	{ "look", look_before_stop, forget_model },
+	{ "look", look_before_stop, undo_stop },
 	{ "freeze", freeze_target, undo_freeze },
 	{ "capture-state", read_stopped, NULL },
 };
@@ -312,12 +329,6 @@ static int stop(struct flow *f)
 		err = stages_run(stop_stages, NR_STOP_STAGES, f, worker_should_stop);
 	f->all_restops += --f->restops;
 	return err;
-}
-
-static void undo_stop(struct flow *f)
-{
-	undo_freeze(f);
-	forget_model(f);
 }
 
 static int cut(struct flow *f)

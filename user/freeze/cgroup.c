@@ -105,24 +105,6 @@ static void read_small(int dir_fd, const char *file, char *buf, size_t len)
 	buf[got > 0 ? got : 0] = 0;
 }
 
-/* Every process below the root, without stopping anything. */
-static int walk_tree(struct freeze *f)
-{
-	int err = hold_add_task(f, f->root, NULL);
-
-	for (size_t i = 0; !err && i < f->tasks.nr; i++)
-		err = hold_add_children(f, i, NULL);
-	return err;
-}
-
-static bool holds_pid(const struct freeze *f, pid_t pid)
-{
-	VEC_FOREACH(t, &f->tasks)
-		if (t->pid == pid)
-			return true;
-	return false;
-}
-
 /* Are the processes of the cgroup exactly those of the tree? Zombies belong to no cgroup any more. */
 static bool holds_exactly_the_tree(struct freeze *f)
 {
@@ -133,11 +115,14 @@ static bool holds_exactly_the_tree(struct freeze *f)
 
 	if (!in)
 		return false;
-	for (; fscanf(in, "%d", &pid) == 1; nr_there++)
-		if (!holds_pid(f, pid))
+	for (; fscanf(in, "%d", &pid) == 1; nr_there++) {
+		const struct held_task *t = hold_find_task(f, pid);
+
+		if (!t || t->listed != f->nr_listings)
 			return false;
+	}
 	VEC_FOREACH(t, &f->tasks) {
-		char state = t->gone ? 'X' : hold_state(t->pid);
+		char state = t->gone || t->listed != f->nr_listings ? 'X' : hold_state(t->pid);
 
 		/* A dead leader with living threads is a process all the same. */
 		if (state && state != 'X' && (state != 'Z' || hold_status_number(t->pid, "Threads", 10) > 1))
@@ -192,7 +177,7 @@ static const char *open_cgroup(struct freeze *f)
 	if (!strstr(text, "nr_descendants 0\n"))
 		return "its cgroup has cgroups below it";
 
-	bool exactly = !walk_tree(f) && holds_exactly_the_tree(f);
+	bool exactly = !hold_list(f) && holds_exactly_the_tree(f);
 	hold_clear(f);
 	return exactly ? NULL : "its cgroup does not hold exactly its process tree";
 }
@@ -249,7 +234,7 @@ static void note_stopped_tasks(struct freeze *f)
 		char state = hold_state(t->pid);
 
 		t->was_stopped = state == 'T';
-		t->gone = t->gone || !state || state == 'X' ||
+		t->gone = t->gone || t->listed != f->nr_listings || !state || state == 'X' ||
 			  (state == 'Z' && hold_status_number(t->pid, "Threads", 10) <= 1);
 	}
 }
@@ -266,7 +251,8 @@ static int fall_back(struct freeze *f, const char *why)
 	hold_clear(f);
 	f->ops = &freeze_ptrace_ops;
 	f->deadline_ns = ptrace_now_ns() + (uint64_t)f->timeout_s * 1000000000u;
-	return f->ops->stop(f);
+	err = hold_list(f);
+	return err ? err : f->ops->stop(f);
 }
 
 static int cgroup_stop(struct freeze *f)
@@ -275,7 +261,7 @@ static int cgroup_stop(struct freeze *f)
 
 	if (err)
 		return fall_back(f, err == -ETIMEDOUT ? "its cgroup does not freeze in time" : "its cgroup cannot be frozen");
-	if (walk_tree(f) || !holds_exactly_the_tree(f))
+	if (hold_list(f) || !holds_exactly_the_tree(f))
 		return fall_back(f, "its cgroup does not hold exactly its process tree any more");
 	note_stopped_tasks(f);
 	return 0;
@@ -356,7 +342,7 @@ static _Noreturn void watch(struct freeze *f, int bcr_pidfd, int pipe_fd)
 	if (!atomic_load(f->cgroup->frozen))
 		_exit(0);
 	hold_clear(f);
-	if (!walk_tree(f)) {
+	if (!hold_list(f)) {
 		note_stopped_tasks(f);
 		f->timeout_s = 1;
 		hide_stop(f);
@@ -441,11 +427,7 @@ static int cgroup_need_ptrace(struct freeze *f)
 	f->deadline_ns = ptrace_now_ns() + (uint64_t)f->timeout_s * 1000000000u;
 	int err = hold_by_ptrace(f);
 
-	if (err) {
-		hold_detach(f, true);
-		return err;
-	}
-	return thaw_cgroup(f);
+	return err ? err : thaw_cgroup(f);
 }
 
 const struct freeze_ops freeze_cgroup_ops = {

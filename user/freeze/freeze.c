@@ -11,18 +11,13 @@
 #include "sys/pid_check.h"
 #include "sys/tracee.h"
 
-/* How bcr itself is scheduled, while it is raised above what it stops and wakes. */
-struct priority {
-	bool raised;
-	int policy;
-	struct sched_param param;
-};
-
 /* A controller that is preempted by its own target turns a stop of 0.2 ms into tens of milliseconds. */
 static void priority_raise(struct priority *p)
 {
 	struct sched_param fifo = { .sched_priority = 1 };
 
+	if (p->raised)
+		return;
 	p->policy = sched_getscheduler(0);
 	p->raised = p->policy >= 0 && !(p->policy & ~SCHED_RESET_ON_FORK) && sched_getparam(0, &p->param) == 0 &&
 		    sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &fifo) == 0;
@@ -34,6 +29,7 @@ static void priority_restore(struct priority *p)
 	if (p->raised && sched_setscheduler(0, p->policy, &p->param) != 0 &&
 	    sched_setscheduler(0, p->policy | SCHED_RESET_ON_FORK, &p->param) != 0)
 		log_warn("bcr keeps running with realtime priority: %s", strerror(errno));
+	p->raised = false;
 }
 
 static int choose_backend(struct freeze *f, const char *backend)
@@ -89,19 +85,39 @@ static int collect_pids(struct freeze *f)
 	return f->pids.nr ? 0 : fail(-ESRCH, "pid %d: there is no such process, or it has exited", f->root);
 }
 
-int freeze_stop(struct freeze *f)
+void freeze_set_lister(struct freeze *f, const struct freeze_lister *lister)
+{
+	f->lister = lister;
+}
+
+void freeze_set_short(struct freeze *f, bool is_short)
+{
+	f->keep_priority = is_short;
+}
+
+int freeze_prepare(struct freeze *f)
 {
 	if (f->held)
 		return 0;
-
-	struct priority priority;
-
 	hold_clear(f);
-	priority_raise(&priority);
+	int err = hold_list(f);
+	f->prepared = !err;
+	return err;
+}
+
+int freeze_stop(struct freeze *f)
+{
+	int err = f->held || f->prepared ? 0 : freeze_prepare(f);
+
+	if (err || f->held)
+		return err;
+
+	priority_raise(&f->priority);
 	f->stop_begin_ns = ptrace_now_ns();
 	f->thaw_end_ns = 0;
 	f->deadline_ns = f->stop_begin_ns + (uint64_t)f->timeout_s * 1000000000u;
-	int err = f->ops->stop(f);
+	f->prepared = false;
+	err = f->ops->stop(f);
 	if (!err) {
 		f->held = true;
 		err = collect_pids(f);
@@ -109,7 +125,8 @@ int freeze_stop(struct freeze *f)
 			freeze_thaw(f, THAW_RUN, NULL);
 	}
 	f->stop_end_ns = ptrace_now_ns();
-	priority_restore(&priority);
+	if (!f->held || !f->keep_priority)
+		priority_restore(&f->priority);
 	return err;
 }
 
@@ -173,15 +190,13 @@ int freeze_thaw(struct freeze *f, enum thaw_mode mode, const struct model *m)
 	if (!f->held)
 		return 0;
 
-	struct priority priority;
-
 	/* Each back end reads the registers of threads itself: the model's may have been adjusted for the image. */
 	(void)m;
-	priority_raise(&priority);
+	priority_raise(&f->priority);
 	int err = f->ops->thaw(f, mode);
 	f->held = false;
 	f->thaw_end_ns = ptrace_now_ns();
-	priority_restore(&priority);
+	priority_restore(&f->priority);
 	return err;
 }
 

@@ -19,10 +19,41 @@ int freeze_create(const char *backend, pid_t root, unsigned timeout_s, struct fr
 
 const char *freeze_backend(const struct freeze *f);
 
-/* Stops every thread of the tree; processes and threads that appear meanwhile included. */
+/*
+ * A quicker way than /proc to list the tree. list() calls add() for every live thread below the root (parents before
+ * children, zombies left out) until add() returns something else than 0, which it passes on. It returns 0, or -EAGAIN when
+ * the tree changed under it, or another negative errno. It is called while the target runs and inside the stop.
+ */
+struct freeze_lister {
+	void *arg;
+	int (*list)(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx);
+};
+
+/* The lister must live until it is replaced, or `f` is destroyed. NULL: /proc is listed. */
+void freeze_set_lister(struct freeze *f, const struct freeze_lister *lister);
+
+/*
+ * The stop is to be short: bcr keeps the realtime priority it has around a stop and a thaw in between as well. Not
+ * for whoever copies gigabytes inside it.
+ */
+void freeze_set_short(struct freeze *f, bool is_short);
+
+/*
+ * Does everything for the next stop that can be done while the target runs: lists the tree, opens descriptors, allocates. What is
+ * new since then is found inside the stop, at a price. freeze_stop() does it when nobody has.
+ */
+int freeze_prepare(struct freeze *f);
+
+/*
+ * Stops every thread of the tree; processes and threads that appear meanwhile included. After a thaw with
+ * THAW_RUN the tree can be stopped again.
+ */
 int freeze_stop(struct freeze *f);
 
-/* Was this task stopped by a signal (SIGSTOP, ...) before bcr stopped it? Valid after freeze_stop(). */
+/*
+ * Was this task stopped by a signal (SIGSTOP, ...) before bcr stopped it? Valid from freeze_stop() on, also after the
+ * thaw, until the next freeze_prepare() or freeze_stop().
+ */
 bool freeze_was_stopped(const struct freeze *f, pid_t pid);
 
 /* The pids (thread group ids) that freeze_stop() stopped. */

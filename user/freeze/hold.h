@@ -4,36 +4,57 @@
 
 #include <sched.h>
 
+#include "base/ident.h"
 #include "freeze/freeze.h"
+
+/* How bcr itself is scheduled, while it is raised above what it stops and wakes. */
+struct priority {
+	bool raised;
+	int policy;
+	struct sched_param param;
+};
 
 struct held_task {
 	pid_t pid;
 	int pidfd;        /* owned */
 	int threads_fd;   /* owned; /proc/PID/task: a recycled pid is never looked at */
+	unsigned listed;  /* in which listing it was seen last */
 	bool was_stopped; /* by a signal, before bcr came */
-	bool gone;        /* has exited; a zombie, or nothing any more */
+	bool gone;        /* has exited, or left the tree; a zombie, or nothing any more */
 };
 
 struct held_thread {
 	pid_t tid;
-	size_t task;  /* index into freeze.tasks */
-	bool stopped; /* seized and in a ptrace stop; otherwise seized, and its stop is awaited */
-	bool gone;
+	size_t task;      /* index into freeze.tasks */
+	bool ran;         /* it was running when it was listed, or is new: stopped last and released first */
+	bool seized;
+	bool interrupted; /* its stop is awaited, or has come */
+	bool stopped;     /* in a ptrace stop */
+	bool killed;      /* while it was held: its end is to be waited for */
+	bool gone;        /* has exited, was none of ours, or has been released */
 };
 
 struct cgroup_hold;
 
 struct freeze {
 	const struct freeze_ops *ops;
+	const struct freeze_lister *lister; /* NULL: /proc is listed */
 	pid_t root;
 	unsigned timeout_s;
 	uint64_t deadline_ns; /* of the stop under way */
+	bool prepared;        /* between freeze_prepare() and the stop */
 	bool held;            /* between a successful stop and the thaw */
+	bool keep_priority;   /* until the thaw */
+	struct priority priority;
+	bool in_stop;         /* what is listed now was made by threads that ran */
+	bool vfork_seen;      /* a thread waits for its vfork child */
+	unsigned nr_listings;
 	VEC(struct held_task) tasks;
-	VEC(struct held_thread) threads; /* those that ptrace holds */
-	VEC(pid_t) pids;                 /* made for freeze_pids() */
-	size_t find_hint;                /* where the last thread was found */
-	struct cgroup_hold *cgroup;      /* of the cgroup back end; owned */
+	VEC(struct held_thread) threads;
+	VEC(size_t) queue; /* of the listing under way, when it goes through /proc: tasks from the root on */
+	struct ident_map task_ids, thread_ids; /* number to index + 1, of the last one that had it */
+	VEC(pid_t) pids;            /* made for freeze_pids() */
+	struct cgroup_hold *cgroup; /* of the cgroup back end; owned */
 	uint64_t stop_begin_ns, stop_end_ns, thaw_end_ns;
 };
 
@@ -44,7 +65,7 @@ struct freeze_ops {
 	 * NULL: always.
 	 */
 	int (*probe)(struct freeze *f, const char **why);
-	/* Stops the tree, or reports why not and holds nothing. */
+	/* Stops the tree, which has been listed, or reports why not and holds nothing. */
 	int (*stop)(struct freeze *f);
 	/* Lets it go. Goes on after a failure, and returns the first. */
 	int (*thaw)(struct freeze *f, enum thaw_mode mode);
@@ -59,17 +80,30 @@ extern const struct freeze_ops freeze_cgroup_ops;
 
 /* tree.c */
 
-/* Adds a process if it is not known; *ret_new (may be NULL) says whether it was added. Gone ones are left out. */
-int hold_add_task(struct freeze *f, pid_t pid, bool *ret_new);
-/* Adds the children of all threads of a task. */
-int hold_add_children(struct freeze *f, size_t task, bool *ret_new);
+/*
+ * Lists the tree once more and adds what is not known; nothing is stopped. Processes that were seen get
+ * `listed` = nr_listings. Failures have been reported.
+ */
+int hold_list(struct freeze *f);
+/*
+ * The same through /proc, step by step: the first puts the root on the queue, the others add the threads of a task, and
+ * put its children on the queue.
+ */
+int hold_list_begin(struct freeze *f);
+int hold_list_threads(struct freeze *f, size_t task);
+int hold_list_children(struct freeze *f, size_t task);
 /* Calls `fn` for each thread of a task; a task that has exited has none and becomes `gone`. */
 int hold_each_thread(struct freeze *f, size_t task,
 		     int (*fn)(struct freeze *f, size_t task, pid_t tid, void *arg), void *arg);
 /* NULL: not held. */
+struct held_task *hold_find_task(struct freeze *f, pid_t pid);
 struct held_thread *hold_find_thread(struct freeze *f, pid_t tid);
 /* Forgets all processes and threads. */
 void hold_clear(struct freeze *f);
+/* Is it a parent that waits for its vfork child to call execve or exit? */
+bool hold_waits_for_vfork(pid_t tid);
+/* The kernel function a thread sleeps in. */
+void hold_read_wchan(pid_t tid, char *buf, size_t len);
 
 /* A word of /proc/TID/status as a number ("TracerPid"), or -1. */
 long hold_status_number(pid_t tid, const char *field, int base);
@@ -78,11 +112,18 @@ char hold_state(pid_t tid);
 
 /* ptrace.c */
 
-/* Seizes and stops every thread of the tree, also when the cgroup freezer stopped it already. */
+/*
+ * Seizes and stops every thread of the tree, which has been listed, also when the cgroup freezer stopped it already. Or reports
+ * why not, and holds nothing.
+ */
 int hold_by_ptrace(struct freeze *f);
+/* release.c */
+
 /* Hides the stop from a thread whose call it broke off. Returns 0 or a negative errno. */
 int hold_hide_stop(pid_t tid);
-/* Detaches from every thread. */
+/* Detaches from a thread, if it is held. */
+void hold_release_thread(struct freeze *f, struct held_thread *t, bool hide_stop);
+/* Detaches from every thread; those that ran come first. */
 void hold_detach(struct freeze *f, bool hide_stop);
 int hold_thaw_by_ptrace(struct freeze *f, enum thaw_mode mode);
 /* Sends a signal to every process. */

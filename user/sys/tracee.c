@@ -9,6 +9,7 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "model/cpu-x86_64.h"
 
@@ -173,27 +174,63 @@ static int wait_for_sigchld(const sigset_t *chld, uint64_t deadline_ns)
 	return 0;
 }
 
+int ptrace_take(pid_t tid, bool block, struct ptrace_stop *ret)
+{
+	int status;
+	pid_t got = waitpid(tid, &status, __WALL | (block ? 0 : WNOHANG));
+
+	/* A thread that another one's execve replaced has no status to give. */
+	if (got < 0 && errno == ECHILD)
+		*ret = (struct ptrace_stop){ PTRACE_GONE, -1 };
+	else if (got < 0)
+		return errno == EINTR ? 0 : -errno;
+	else if (got > 0)
+		*ret = classify(status);
+	return got != 0;
+}
+
 int ptrace_wait(pid_t tid, uint64_t deadline_ns, struct ptrace_stop *ret)
 {
 	sigset_t chld, saved;
-	int err = 0, status;
-	pid_t got;
+	int got, err = 0;
 
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &chld, &saved);
-	while ((got = waitpid(tid, &status, __WALL | WNOHANG)) == 0) {
+	while (!(got = ptrace_take(tid, false, ret)) && !err)
 		err = wait_for_sigchld(&chld, deadline_ns);
-		if (err)
-			break;
-	}
-	/* A thread that another one's execve replaced has no status to give. */
-	if (got < 0 && errno == ECHILD)
-		*ret = (struct ptrace_stop){ PTRACE_GONE, 0 };
-	else if (got < 0)
-		err = -errno;
-	else if (got > 0)
-		*ret = classify(status);
 	sigprocmask(SIG_SETMASK, &saved, NULL);
-	return err;
+	return got < 0 ? got : got ? 0 : err;
+}
+
+static void on_bell(int sig)
+{
+	(void)sig;
+}
+
+int ptrace_bell_start(struct ptrace_bell *bell, uint64_t period_ns)
+{
+	/* Without SA_RESTART: breaking off waitpid() is what it is for. It rings again, should it come just before the call. */
+	struct sigaction action = { .sa_handler = on_bell };
+	struct sigevent to_us = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGALRM };
+	struct timespec period = { (time_t)(period_ns / 1000000000u), (long)(period_ns % 1000000000u) };
+	struct itimerspec when = { period, period };
+	sigset_t alarm;
+
+	to_us._sigev_un._tid = gettid();
+	if (timer_create(CLOCK_MONOTONIC, &to_us, &bell->timer))
+		return -errno;
+	sigemptyset(&alarm);
+	sigaddset(&alarm, SIGALRM);
+	sigaction(SIGALRM, &action, &bell->old_action);
+	pthread_sigmask(SIG_UNBLOCK, &alarm, &bell->old_mask);
+	timer_settime(bell->timer, 0, &when, NULL);
+	return 0;
+}
+
+void ptrace_bell_stop(struct ptrace_bell *bell)
+{
+	timer_delete(bell->timer);
+	pthread_sigmask(SIG_SETMASK, &bell->old_mask, NULL);
+	sigaction(SIGALRM, &bell->old_action, NULL);
 }

@@ -3,10 +3,12 @@
 #ifndef BCR_SYS_TRACEE_H
 #define BCR_SYS_TRACEE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 struct cpu_regs;
 
@@ -51,7 +53,7 @@ enum ptrace_stop_kind {
 	PTRACE_STOP_SIGNAL, /* about to get signal `sig`; lost unless handed on when the thread is resumed */
 	PTRACE_STOP_SYSCALL, /* at a system call's entry or exit (ptrace_syscall() and PTRACE_O_TRACESYSGOOD) */
 	PTRACE_STOP_OTHER,  /* a PTRACE_EVENT_* of an option */
-	PTRACE_GONE,        /* exited, or replaced by another thread's execve; `sig` is the wait status */
+	PTRACE_GONE,        /* exited: `sig` is the wait status; or replaced by another thread's execve: -1 */
 };
 
 struct ptrace_stop {
@@ -63,9 +65,28 @@ struct ptrace_stop {
 uint64_t ptrace_now_ns(void);
 
 /*
+ * Takes the next stop (or the end) of a traced thread. Returns 1, or 0 when there is none yet (`block`: when a
+ * signal came first), or a negative errno.
+ */
+int ptrace_take(pid_t tid, bool block, struct ptrace_stop *ret);
+
+/*
  * Waits for the next stop (or the end) of a traced thread, until `deadline_ns` of CLOCK_MONOTONIC. Blocks
  * SIGCHLD while it waits. Returns 0, -ETIMEDOUT or another negative errno.
  */
 int ptrace_wait(pid_t tid, uint64_t deadline_ns, struct ptrace_stop *ret);
+
+/*
+ * A bell: SIGALRM, sent to the calling thread again and again, so that ptrace_take() that blocks can look at the clock. Waiting
+ * for one thread among many this way is not disturbed by the stops of the others, each of which sends a SIGCHLD.
+ */
+struct ptrace_bell {
+	timer_t timer;
+	struct sigaction old_action;
+	sigset_t old_mask;
+};
+
+int ptrace_bell_start(struct ptrace_bell *bell, uint64_t period_ns);
+void ptrace_bell_stop(struct ptrace_bell *bell);
 
 #endif
