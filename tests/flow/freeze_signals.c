@@ -18,7 +18,7 @@
 enum { NR_SIGNALS = 3000 };
 
 static struct shared {
-	atomic_int ready, sender_done;
+	atomic_int ready, sender_done, end;
 	atomic_long sum, got, eintr, returned;
 } *shared;
 
@@ -56,6 +56,9 @@ static int target(void)
 			shared->returned++; /* EINTR although no handler ran */
 		seen = shared->got;
 	}
+	/* It is not to end under the last freeze. */
+	while (!shared->end)
+		sched_yield();
 	return 0;
 }
 
@@ -90,6 +93,7 @@ static void check_none_lost(void)
 	} while (!shared->sender_done && !failures);
 	freeze_destroy(f);
 	waitpid(sender, NULL, 0);
+	shared->end = 1;
 	int status;
 	waitpid(pid, &status, 0);
 	check(status == 0, "the target's end");

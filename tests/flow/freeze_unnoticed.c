@@ -1,12 +1,15 @@
 /* Threads blocked in system calls are frozen a hundred times: none sees EINTR, no sleep gets longer or shorter. */
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -169,6 +172,26 @@ static int target(void)
 	return shared->failures != 0;
 }
 
+static bool all_sleep(pid_t pid)
+{
+	char path[64], line[512];
+	bool all = true;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	DIR *dir = opendir(path);
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", pid, atoi(e->d_name));
+		FILE *in = fopen(path, "r");
+		if (in && fgets(line, sizeof(line), in))
+			all = all && strstr(line, ") S ");
+		if (in)
+			fclose(in);
+	}
+	if (dir)
+		closedir(dir);
+	return all;
+}
+
 static int freeze_often(pid_t pid)
 {
 	struct freeze *f;
@@ -178,7 +201,9 @@ static int freeze_often(pid_t pid)
 	for (int i = 0; i < NR_FREEZES; i++) {
 		if (freeze_stop(f) || freeze_thaw(f, THAW_RUN, NULL))
 			return 1;
-		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+		/* Until they are all in their calls again. */
+		while (!all_sleep(pid))
+			sched_yield();
 	}
 	freeze_destroy(f);
 	return 0;

@@ -13,6 +13,7 @@
  * Nothing is left to the target: a tracer that dies detaches, pending traps are dropped, and no option asks for anything else.
  */
 #include <errno.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -21,6 +22,7 @@
 
 enum {
 	BATCH = 128, /* sleeping threads that are woken at once */
+	SEIZE_TRIES = 3,
 };
 
 static const uint64_t bell_ns = 20000000;
@@ -48,15 +50,30 @@ static int diagnose_seize(pid_t pid, pid_t tid, int err)
 		    pid, tid);
 }
 
-static int seize_thread(struct freeze *f, struct held_thread *t)
+/*
+ * Is it worth another try? A leader that was dead a moment ago is alive again, under the same number, when a thread of it
+ * has called execve.
+ */
+static bool was_replaced(pid_t tid)
+{
+	char state = hold_state(tid);
+
+	return state && !strchr("ZX", state) && hold_status_number(tid, "TracerPid", 10) == 0;
+}
+
+/* *ret_new: it has ended since it was listed, or has another number now. */
+static int seize_thread(struct freeze *f, struct held_thread *t, bool *ret_new)
 {
 	int err = ptrace_seize(t->tid, 0);
 
-	/* Ours already under another number: it called execve, and is the leader now. */
+	for (int tries = 1; err == -EPERM && tries < SEIZE_TRIES && was_replaced(t->tid); tries++)
+		err = ptrace_seize(t->tid, 0);
+	/* Ours already, under another number, until it called execve. */
 	if (err == -EPERM && hold_status_number(t->tid, "TracerPid", 10) == gettid())
 		err = 0;
 	t->seized = !err;
 	t->gone = err != 0;
+	*ret_new = *ret_new || err == -ESRCH;
 	return !err || err == -ESRCH ? 0 : diagnose_seize(f->tasks.v[t->task].pid, t->tid, err);
 }
 
@@ -153,18 +170,48 @@ static int await_stop(struct freeze *f, struct held_thread *t, uint64_t deadline
 /* The same until the deadline of the stop. -EAGAIN: the tree has to be stopped level by level. */
 static int await_thread(struct freeze *f, struct held_thread *t)
 {
-	uint64_t patient_ns = ptrace_now_ns() + patience_ns;
-	int err = await_stop(f, t, patient_ns < f->deadline_ns ? patient_ns : f->deadline_ns);
+	int err;
 
-	if (err == -ETIMEDOUT && !f->vfork_seen && hold_waits_for_vfork(t->tid)) {
-		f->vfork_seen = true;
-		return -EAGAIN;
-	}
-	if (err == -ETIMEDOUT)
-		err = await_stop(f, t, f->deadline_ns);
+	do {
+		uint64_t patient_ns = ptrace_now_ns() + patience_ns;
+
+		err = await_stop(f, t, patient_ns < f->deadline_ns ? patient_ns : f->deadline_ns);
+		if (err != -ETIMEDOUT)
+			break;
+		/* A thread that nobody knew called execve, and has this number now; the next listing finds it. */
+		if (hold_status_number(t->tid, "TracerPid", 10) != gettid()) {
+			t->gone = true;
+			return 0;
+		}
+		if (!f->vfork_seen && hold_waits_for_vfork(t->tid)) {
+			f->vfork_seen = true;
+			return -EAGAIN;
+		}
+	} while (ptrace_now_ns() < f->deadline_ns);
 	if (err == -ETIMEDOUT)
 		return diagnose_no_stop(f, t);
 	return err ? fail(err, "pid %d thread %d: wait for its stop", f->tasks.v[t->task].pid, t->tid) : 0;
+}
+
+/*
+ * When the bell rings. A thread in execve(2) waits until all others of its process are gone, and a traced one is not gone
+ * before its tracer has heard of its end; but the tracer may itself be held up by the execve, in PTRACE_SEIZE or by the
+ * wait for another thread.
+ */
+static void bury_dead(void *arg)
+{
+	struct freeze *f = arg;
+
+	VEC_FOREACH(t, &f->threads) {
+		siginfo_t info = { 0 };
+
+		/* Looked at first: whatever is asked for, a tracer is told of stops as well, and once only. */
+		if (!t->seized || t->gone || waitid(P_PID, (id_t)t->tid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) ||
+		    (info.si_code != CLD_EXITED && info.si_code != CLD_KILLED && info.si_code != CLD_DUMPED))
+			continue;
+		waitid(P_PID, (id_t)t->tid, &info, WEXITED | WNOHANG | __WALL);
+		t->gone = true;
+	}
 }
 
 static bool is_listed(const struct freeze *f, const struct held_thread *t)
@@ -215,7 +262,7 @@ static int stop_some(struct freeze *f, bool ran, bool *ret_new)
 static int stop_listed(struct freeze *f, bool *ret_new)
 {
 	VEC_FOREACH(t, &f->threads) {
-		int err = t->seized || !is_listed(f, t) ? 0 : seize_thread(f, t);
+		int err = t->seized || !is_listed(f, t) ? 0 : seize_thread(f, t, ret_new);
 
 		if (err)
 			return err;
@@ -347,7 +394,7 @@ static void give_up(struct freeze *f)
 int hold_by_ptrace(struct freeze *f)
 {
 	struct ptrace_bell bell;
-	int err = ptrace_bell_start(&bell, bell_ns);
+	int err = ptrace_bell_start(&bell, bell_ns, bury_dead, f);
 
 	if (err)
 		return fail(err, "pid %d: a timer for its stop", f->root);

@@ -30,17 +30,21 @@ static int read_facts(pid_t pid, struct pid_facts *ret)
 
 	struct pid_facts facts = { 0 };
 	bool has_mm = false;
-	int kthread = -1;
+	int kthread = -1, threads = 1;
 	while (fgets(line, sizeof(line), f)) {
 		sscanf(line, "State: %c", &facts.state);
 		sscanf(line, "Tgid: %d", &facts.tgid);
 		sscanf(line, "PPid: %d", &facts.ppid);
 		sscanf(line, "Kthread: %d", &kthread);
+		sscanf(line, "Threads: %d", &threads);
 		has_mm = has_mm || !strncmp(line, "VmSize:", 7);
 	}
 	if (ferror(f) || !facts.tgid)
 		return -ESRCH; /* it ended meanwhile */
 	facts.kernel_thread = kthread >= 0 ? kthread : !has_mm && facts.state != 'Z';
+	/* A dead leader with other threads: the process lives. A thread that calls execve takes the leader's place. */
+	if (facts.state == 'Z' && threads > 1)
+		facts.state = 'S';
 	*ret = facts;
 	return 0;
 }

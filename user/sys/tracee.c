@@ -203,12 +203,20 @@ int ptrace_wait(pid_t tid, uint64_t deadline_ns, struct ptrace_stop *ret)
 	return got < 0 ? got : got ? 0 : err;
 }
 
+/* A signal handler gets no argument of ours. */
+static void (*volatile bell_ring)(void *arg);
+static void *volatile bell_arg;
+
 static void on_bell(int sig)
 {
+	int saved_errno = errno;
+
 	(void)sig;
+	bell_ring(bell_arg);
+	errno = saved_errno;
 }
 
-int ptrace_bell_start(struct ptrace_bell *bell, uint64_t period_ns)
+int ptrace_bell_start(struct ptrace_bell *bell, uint64_t period_ns, void (*ring)(void *arg), void *arg)
 {
 	/* Without SA_RESTART: breaking off waitpid() is what it is for. It rings again, should it come just before the call. */
 	struct sigaction action = { .sa_handler = on_bell };
@@ -220,6 +228,8 @@ int ptrace_bell_start(struct ptrace_bell *bell, uint64_t period_ns)
 	to_us._sigev_un._tid = gettid();
 	if (timer_create(CLOCK_MONOTONIC, &to_us, &bell->timer))
 		return -errno;
+	bell_ring = ring;
+	bell_arg = arg;
 	sigemptyset(&alarm);
 	sigaddset(&alarm, SIGALRM);
 	sigaction(SIGALRM, &action, &bell->old_action);

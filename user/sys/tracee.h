@@ -86,7 +86,8 @@ struct ptrace_bell {
 	sigset_t old_mask;
 };
 
-int ptrace_bell_start(struct ptrace_bell *bell, uint64_t period_ns);
+/* `ring(arg)` is called each time, in a signal handler. There can be one bell at a time. */
+int ptrace_bell_start(struct ptrace_bell *bell, uint64_t period_ns, void (*ring)(void *arg), void *arg);
 void ptrace_bell_stop(struct ptrace_bell *bell);
 
 #endif
