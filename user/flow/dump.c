@@ -31,6 +31,7 @@ struct flow {
 	struct image_set *set;
 	struct observer *observer;
 	struct freeze *freeze;
+	struct freeze_lister lister;
 	struct model *model;
 	struct tracker *tracker;     /* of a target that goes on running */
 	struct model *running;       /* as observed before the stop, for the tracker */
@@ -113,11 +114,37 @@ static void undo_observe(struct flow *f)
 	f->running = NULL;
 }
 
+struct adder {
+	int (*add)(void *ctx, pid_t pid, pid_t tid);
+	void *ctx;
+};
+
+static int add_thread(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs)
+{
+	const struct adder *a = ctx;
+
+	(void)regs;
+	return a->add(a->ctx, pid, tid);
+}
+
+/* The freezer lists the tree by the observer's program. */
+static int list_threads(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+{
+	struct flow *f = arg;
+	struct adder a = { add, ctx };
+
+	return observer_list(f->observer, add_thread, &a);
+}
+
 static int prepare_freeze(struct flow *f)
 {
 	int err = freeze_create(f->req->freezer, f->req->root, f->req->timeout_s, &f->freeze);
 
-	return err ? err : freeze_prepare(f->freeze);
+	if (err)
+		return err;
+	f->lister = (struct freeze_lister){ f, list_threads };
+	freeze_set_lister(f->freeze, &f->lister);
+	return freeze_prepare(f->freeze);
 }
 
 static int freeze_target(struct flow *f)

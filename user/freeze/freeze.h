@@ -21,8 +21,9 @@ const char *freeze_backend(const struct freeze *f);
 
 /*
  * A quicker way than /proc to list the tree. list() calls add() for every live thread below the root (parents before
- * children, zombies left out) until add() returns something else than 0, which it passes on. It returns 0, or -EAGAIN when
- * the tree changed under it, or another negative errno. It is called while the target runs and inside the stop.
+ * children, leaders first, zombies left out) until add() returns something else than 0, which it passes on. It returns 0;
+ * -EAGAIN when the tree changed under it, to be asked again; -EOPNOTSUPP, unreported, when it cannot: /proc is listed
+ * then; or another negative errno that has been reported. It is called while the target runs and inside the stop.
  */
 struct freeze_lister {
 	void *arg;
@@ -39,8 +40,8 @@ void freeze_set_lister(struct freeze *f, const struct freeze_lister *lister);
 void freeze_set_short(struct freeze *f, bool is_short);
 
 /*
- * Does everything for the next stop that can be done while the target runs: lists the tree, opens descriptors, allocates. What is
- * new since then is found inside the stop, at a price. freeze_stop() does it when nobody has.
+ * Does everything for the next stop that can be done while the target runs: lists the tree, opens descriptors,
+ * allocates. What is new since then is found inside the stop, at a price. freeze_stop() does it when nobody has.
  */
 int freeze_prepare(struct freeze *f);
 
