@@ -105,6 +105,17 @@ static void read_small(int dir_fd, const char *file, char *buf, size_t len)
 	buf[got > 0 ? got : 0] = 0;
 }
 
+/* Marks what the last listing did not show, and zombies, as gone. A dead leader with living threads is a process all the same. */
+static void note_tasks(struct freeze *f)
+{
+	VEC_FOREACH(t, &f->tasks) {
+		char state = t->gone || t->listed != f->nr_listings ? 0 : hold_state_in(t->threads_fd, t->pid);
+
+		t->was_stopped = state == 'T';
+		t->gone = !state || state == 'X' || (state == 'Z' && hold_status_number(t->pid, "Threads", 10) <= 1);
+	}
+}
+
 /* Are the processes of the cgroup exactly those of the tree? Zombies belong to no cgroup any more. */
 static bool holds_exactly_the_tree(struct freeze *f)
 {
@@ -115,20 +126,21 @@ static bool holds_exactly_the_tree(struct freeze *f)
 
 	if (!in)
 		return false;
-	for (; fscanf(in, "%d", &pid) == 1; nr_there++) {
-		const struct held_task *t = hold_find_task(f, pid);
-
-		if (!t || t->listed != f->nr_listings)
+	for (; fscanf(in, "%d", &pid) == 1; nr_there++)
+		if (!hold_find_task(f, pid))
 			return false;
-	}
-	VEC_FOREACH(t, &f->tasks) {
-		char state = t->gone || t->listed != f->nr_listings ? 'X' : hold_state(t->pid);
-
-		/* A dead leader with living threads is a process all the same. */
-		if (state && state != 'X' && (state != 'Z' || hold_status_number(t->pid, "Threads", 10) > 1))
-			nr_alive++;
-	}
+	VEC_FOREACH(t, &f->tasks)
+		nr_alive += !t->gone;
 	return nr_there == nr_alive && nr_there > 0;
+}
+
+/* Lists the tree and says whether it is what the cgroup holds. */
+static bool list_is_cgroup(struct freeze *f)
+{
+	if (hold_list(f))
+		return false;
+	note_tasks(f);
+	return holds_exactly_the_tree(f);
 }
 
 static void cgroup_deinit(struct freeze *f)
@@ -177,7 +189,7 @@ static const char *open_cgroup(struct freeze *f)
 	if (!strstr(text, "nr_descendants 0\n"))
 		return "its cgroup has cgroups below it";
 
-	bool exactly = !hold_list(f) && holds_exactly_the_tree(f);
+	bool exactly = list_is_cgroup(f);
 	hold_clear(f);
 	return exactly ? NULL : "its cgroup does not hold exactly its process tree";
 }
@@ -228,17 +240,6 @@ static int freeze_cgroup(struct freeze *f)
 	return 0;
 }
 
-static void note_stopped_tasks(struct freeze *f)
-{
-	VEC_FOREACH(t, &f->tasks) {
-		char state = hold_state(t->pid);
-
-		t->was_stopped = state == 'T';
-		t->gone = t->gone || t->listed != f->nr_listings || !state || state == 'X' ||
-			  (state == 'Z' && hold_status_number(t->pid, "Threads", 10) <= 1);
-	}
-}
-
 /* From here on the freeze is one by ptrace. */
 static int fall_back(struct freeze *f, const char *why)
 {
@@ -261,9 +262,8 @@ static int cgroup_stop(struct freeze *f)
 
 	if (err)
 		return fall_back(f, err == -ETIMEDOUT ? "its cgroup does not freeze in time" : "its cgroup cannot be frozen");
-	if (hold_list(f) || !holds_exactly_the_tree(f))
+	if (!list_is_cgroup(f))
 		return fall_back(f, "its cgroup does not hold exactly its process tree any more");
-	note_stopped_tasks(f);
 	return 0;
 }
 
@@ -343,7 +343,7 @@ static _Noreturn void watch(struct freeze *f, int bcr_pidfd, int pipe_fd)
 		_exit(0);
 	hold_clear(f);
 	if (!hold_list(f)) {
-		note_stopped_tasks(f);
+		note_tasks(f);
 		f->timeout_s = 1;
 		hide_stop(f);
 	}

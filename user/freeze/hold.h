@@ -48,6 +48,7 @@ struct freeze {
 	struct priority priority;
 	bool in_stop;         /* what is listed now was made by threads that ran */
 	bool vfork_seen;      /* a thread waits for its vfork child */
+	bool changed;         /* the tree, under the last listing: who was listed was not there any more */
 	unsigned nr_listings;
 	VEC(struct held_task) tasks;
 	VEC(struct held_thread) threads;
@@ -109,12 +110,14 @@ void hold_read_wchan(pid_t tid, char *buf, size_t len);
 long hold_status_number(pid_t tid, const char *field, int base);
 /* The state letter of a thread, or 0 when it is gone. */
 char hold_state(pid_t tid);
+/* The same below a held /proc/PID/task, and quicker. */
+char hold_state_in(int threads_fd, pid_t tid);
 
 /* ptrace.c */
 
 /*
- * Seizes and stops every thread of the tree, which has been listed, also when the cgroup freezer stopped it already. Or reports
- * why not, and holds nothing.
+ * Seizes and stops every thread of the tree, which has been listed; also when the cgroup freezer stopped it already. Or
+ * reports why not, and holds nothing.
  */
 int hold_by_ptrace(struct freeze *f);
 /* release.c */

@@ -1,14 +1,15 @@
 /*
  * Freezing by ptrace: SEIZE and INTERRUPT every thread, and let the kernel undo it when bcr dies.
  *
- * Theory of operation. The tree has been listed before. All threads are seized, which stops nobody; then they are interrupted and
- * waited for: first those that were asleep, a few at a time, so that the others hardly notice; last those that were running,
- * which are also released first. A thread that computes thus stands still from the last interrupts to the first detaches, however many others sleep.
- * Then the tree is listed again, and what was made meanwhile is stopped likewise, until a listing finds nothing new.
+ * Theory of operation. The tree has been listed before. All threads are seized, which stops nobody; then they are
+ * interrupted and waited for: first those that were asleep, some at a time, so that the others hardly notice; last those
+ * that were running, which are also released first. So a thread that computes stands still from the last interrupts to the
+ * first detaches, however many others sleep. Then the tree is listed again, and what was made meanwhile is stopped
+ * likewise, until a listing finds nothing new.
  *
- * A parent in vfork(2) does not stop before its child has called execve, so its child must not be stopped before it. If there
- * is such a parent, the tree is taken level by level from the root: all threads of a level are stopped, then their children, which
- * cannot become more any longer, form the next level.
+ * A parent in vfork(2) does not stop before its child has called execve, so its child must not be stopped before it. If
+ * there is such a parent, the tree is taken level by level from the root: all threads of a level are stopped, then their
+ * children, which cannot become more any longer, form the next level.
  *
  * Nothing is left to the target: a tracer that dies detaches, pending traps are dropped, and no option asks for anything else.
  */
@@ -23,6 +24,7 @@
 enum {
 	BATCH = 128, /* sleeping threads that are woken at once */
 	SEIZE_TRIES = 3,
+	ROOT_TRIES = 5, /* listings that must agree that there is no root */
 };
 
 static const uint64_t bell_ns = 20000000;
@@ -61,8 +63,7 @@ static bool was_replaced(pid_t tid)
 	return state && !strchr("ZX", state) && hold_status_number(tid, "TracerPid", 10) == 0;
 }
 
-/* *ret_new: it has ended since it was listed, or has another number now. */
-static int seize_thread(struct freeze *f, struct held_thread *t, bool *ret_new)
+static int seize_thread(struct freeze *f, struct held_thread *t)
 {
 	int err = ptrace_seize(t->tid, 0);
 
@@ -73,7 +74,8 @@ static int seize_thread(struct freeze *f, struct held_thread *t, bool *ret_new)
 		err = 0;
 	t->seized = !err;
 	t->gone = err != 0;
-	*ret_new = *ret_new || err == -ESRCH;
+	/* It has ended since it was listed, or has another number now. */
+	f->changed = f->changed || err == -ESRCH;
 	return !err || err == -ESRCH ? 0 : diagnose_seize(f->tasks.v[t->task].pid, t->tid, err);
 }
 
@@ -262,7 +264,7 @@ static int stop_some(struct freeze *f, bool ran, bool *ret_new)
 static int stop_listed(struct freeze *f, bool *ret_new)
 {
 	VEC_FOREACH(t, &f->threads) {
-		int err = t->seized || !is_listed(f, t) ? 0 : seize_thread(f, t, ret_new);
+		int err = t->seized || !is_listed(f, t) ? 0 : seize_thread(f, t);
 
 		if (err)
 			return err;
@@ -317,6 +319,27 @@ static void mark_gone_tasks(struct freeze *f)
 			f->tasks.v[t->task].gone = false;
 }
 
+enum unheld { NOTHING, DEAD, ALIVE };
+
+/*
+ * Processes that were listed, but nothing of them is held: zombies. Or a thread of one is just calling execve: then it lives,
+ * although the leader is dead, and for a moment not even that shows, while the thread takes the leader's number.
+ */
+static enum unheld unheld_processes(const struct freeze *f)
+{
+	enum unheld ret = NOTHING;
+
+	VEC_FOREACH(task, &f->tasks) {
+		if (!task->gone || task->listed != f->nr_listings)
+			continue;
+		char state = hold_state(task->pid);
+		if (state && (!strchr("ZX", state) || hold_status_number(task->pid, "Threads", 10) > 1))
+			return ALIVE;
+		ret = DEAD;
+	}
+	return ret;
+}
+
 /*
  * What the last listing did not show: it is let go if its parent is none of ours any more. *ret_missed: it is, so the
  * listing was not complete.
@@ -340,10 +363,28 @@ static void let_strays_go(struct freeze *f, bool *ret_missed)
 	}
 }
 
+/*
+ * Is what is held all of the tree, after so many rounds, of which the last `quiet` ones found nothing new? One is not
+ * believed when there are zombies (see above), or when the tree changed before and /proc was asked: its list of children may
+ * miss one while another exits.
+ */
+static bool is_whole(struct freeze *f, unsigned rounds, unsigned quiet)
+{
+	bool missed = false;
+
+	if (!quiet || !hold_find_task(f, f->root))
+		return false;
+	enum unheld unheld = unheld_processes(f);
+	if (unheld == ALIVE || quiet < (unheld == DEAD || (!f->lister && rounds > 2) ? 2 : 1))
+		return false;
+	let_strays_go(f, &missed);
+	return !missed;
+}
+
 /* Stops the tree, and looks whether it is all of it, until it is. */
 static int stop_tree(struct freeze *f)
 {
-	unsigned rounds = 0, quiet = 0;
+	unsigned rounds = 0, quiet = 0, without_root = 0;
 
 	for (;;) {
 		bool found = false;
@@ -356,19 +397,13 @@ static int stop_tree(struct freeze *f)
 		if (err)
 			return err;
 		rounds++;
-		quiet = found ? 0 : quiet + 1;
+		quiet = found || f->changed ? 0 : quiet + 1;
 		mark_gone_tasks(f);
-		/*
-		 * The list of children in /proc may miss one while another exits; in a tree that changed under us, one quiet
-		 * round is therefore not believed.
-		 */
-		if (quiet >= (!f->lister && rounds > 2 ? 2 : 1)) {
-			bool missed = false;
-
-			let_strays_go(f, &missed);
-			if (!missed)
-				return 0;
-		}
+		if (is_whole(f, rounds, quiet))
+			return 0;
+		without_root = hold_find_task(f, f->root) ? 0 : without_root + 1;
+		if (without_root == ROOT_TRIES)
+			return fail(-ESRCH, "pid %d: there is no such process, or it has exited", f->root);
 		if (ptrace_now_ns() > f->deadline_ns)
 			return fail(-ETIMEDOUT, "pid %d: the tree makes processes faster than they can be stopped", f->root);
 		err = f->vfork_seen ? 0 : hold_list(f);
@@ -382,6 +417,7 @@ static void give_up(struct freeze *f)
 {
 	uint64_t deadline_ns = ptrace_now_ns() + release_wait_ns;
 
+	/* Also those that nobody has interrupted yet: seized, they would come to stay in the next stop a signal makes. */
 	VEC_FOREACH(t, &f->threads)
 		if (t->seized && !t->interrupted && !t->gone)
 			interrupt_thread(f, t);

@@ -40,7 +40,7 @@ int hold_each_thread(struct freeze *f, size_t task,
 			return err;
 	}
 	if (!any)
-		f->tasks.v[task].gone = true;
+		f->tasks.v[task].gone = f->changed = true;
 	return 0;
 }
 
@@ -58,7 +58,10 @@ struct held_thread *hold_find_thread(struct freeze *f, pid_t tid)
 	return at && !f->threads.v[at - 1].gone ? &f->threads.v[at - 1] : NULL;
 }
 
-/* Adds a process if it is not known; it has been seen. *ret is its index, NOT_HELD when it is gone. */
+/*
+ * Adds a process if it is not known; it has been seen. *ret is its index, NOT_HELD when it is gone, or seems to be: while a
+ * thread that called execve takes the place of its leader, there is nobody of that number for a moment.
+ */
 static int add_task(struct freeze *f, pid_t pid, size_t *ret)
 {
 	struct held_task *t = hold_find_task(f, pid);
@@ -66,14 +69,18 @@ static int add_task(struct freeze *f, pid_t pid, size_t *ret)
 	*ret = NOT_HELD;
 	if (!t) {
 		_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-		if (pidfd < 0)
-			return errno == ESRCH ? 0 : fail(-errno, "pid %d: open a pidfd", pid);
+		if (pidfd < 0 && errno != ESRCH)
+			return fail(-errno, "pid %d: open a pidfd", pid);
 
 		char path[64];
 		snprintf(path, sizeof(path), "/proc/%d/task", pid);
 		_cleanup_close_ int threads_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (threads_fd < 0)
-			return errno == ENOENT ? 0 : fail(-errno, "pid %d: open %s", pid, path);
+		if (threads_fd < 0 && errno != ENOENT && errno != ESRCH)
+			return fail(-errno, "pid %d: open %s", pid, path);
+		if (pidfd < 0 || threads_fd < 0) {
+			f->changed = true;
+			return 0;
+		}
 
 		if (VEC_RESERVE(&f->tasks, f->tasks.nr + 1) ||
 		    ident_map_add(&f->task_ids, (uint64_t)pid, (uint32_t)f->tasks.nr + 1))
@@ -88,8 +95,7 @@ static int add_task(struct freeze *f, pid_t pid, size_t *ret)
 	return 0;
 }
 
-/* The state letter of a thread, or 0 when it is gone. */
-static char state_in(int threads_fd, pid_t tid)
+char hold_state_in(int threads_fd, pid_t tid)
 {
 	char name[32], text[256];
 
@@ -121,7 +127,7 @@ static int add_thread(struct freeze *f, size_t task, pid_t tid, void *arg)
 	t->ran = true; /* or, inside the stop, was made by a thread that ran */
 	if (f->in_stop)
 		return 0;
-	char state = state_in(f->tasks.v[task].threads_fd, tid);
+	char state = hold_state_in(f->tasks.v[task].threads_fd, tid);
 	t->ran = state == 'R';
 	f->vfork_seen = f->vfork_seen || (state == 'D' && hold_waits_for_vfork(tid));
 	return 0;
@@ -132,7 +138,6 @@ struct listing {
 	struct freeze *f;
 	pid_t pid;
 	size_t task;
-	bool failed; /* which has been reported */
 };
 
 static int add_listed(void *ctx, pid_t pid, pid_t tid)
@@ -141,10 +146,7 @@ static int add_listed(void *ctx, pid_t pid, pid_t tid)
 	int err = pid == l->pid ? 0 : add_task(l->f, pid, &l->task);
 
 	l->pid = pid;
-	if (!err && l->task != NOT_HELD)
-		err = add_thread(l->f, l->task, tid, NULL);
-	l->failed = err != 0;
-	return err;
+	return err || l->task == NOT_HELD ? err : add_thread(l->f, l->task, tid, NULL);
 }
 
 static int list_by_lister(struct freeze *f)
@@ -152,8 +154,8 @@ static int list_by_lister(struct freeze *f)
 	struct listing l = { .f = f };
 
 	f->nr_listings++;
-	int err = f->lister->list(f->lister->arg, add_listed, &l);
-	return !err || err == -EAGAIN || l.failed ? err : fail(err, "pid %d: list its processes and threads", f->root);
+	f->changed = false;
+	return f->lister->list(f->lister->arg, add_listed, &l);
 }
 
 static int queue_task(struct freeze *f, pid_t pid)
@@ -172,6 +174,7 @@ static int queue_task(struct freeze *f, pid_t pid)
 int hold_list_begin(struct freeze *f)
 {
 	f->nr_listings++;
+	f->changed = false;
 	f->queue.nr = 0;
 	return queue_task(f, f->root);
 }
@@ -199,6 +202,8 @@ int hold_list(struct freeze *f)
 	for (unsigned tries = 0; f->lister && tries < LISTER_TRIES; tries++) {
 		int err = list_by_lister(f);
 
+		if (err == -EOPNOTSUPP)
+			break;
 		if (err != -EAGAIN)
 			return err;
 	}

@@ -77,8 +77,8 @@ int ptrace_take(pid_t tid, bool block, struct ptrace_stop *ret);
 int ptrace_wait(pid_t tid, uint64_t deadline_ns, struct ptrace_stop *ret);
 
 /*
- * A bell: SIGALRM, sent to the calling thread again and again, so that ptrace_take() that blocks can look at the clock. Waiting
- * for one thread among many this way is not disturbed by the stops of the others, each of which sends a SIGCHLD.
+ * A bell: SIGALRM, sent to the calling thread again and again, so that who blocks in ptrace_take() can look at the clock.
+ * Waiting for one thread among many is then not disturbed by the stops of the others, each of which sends a SIGCHLD.
  */
 struct ptrace_bell {
 	timer_t timer;
