@@ -149,10 +149,11 @@ static void check_signals(void)
 		_exit(0);
 	}
 	freeze_often(pid, "signals");
-	waitpid(sender, NULL, 0);
 	for (int ms = 0; ms < PATIENCE_MS && shared->got < NR_SIGNALS; ms++)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	check(shared->got == NR_SIGNALS && shared->sum == (long)NR_SIGNALS * (NR_SIGNALS + 1) / 2, "every signal came once");
+	shared->end = 1;
+	waitpid(sender, NULL, 0);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 }
