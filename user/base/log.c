@@ -21,6 +21,17 @@ static struct {
 	struct timespec start;
 } logger = { .level = LOG_WARN, .fd = -1, .err_fd = STDERR_FILENO };
 
+/* Lines kept while the target stands still: written when it runs again. */
+static struct {
+	bool active;
+	size_t len_bytes;
+	char bytes[64 << 10]; /* of each line: descriptor, length, text */
+} held;
+
+struct held_line {
+	int fd, len;
+};
+
 struct refusal {
 	const char *file; /* that refused; a literal */
 	char *text;       /* owned */
@@ -113,6 +124,35 @@ static enum log_level module_level(const char *module)
 	return logger.level;
 }
 
+/* 0 or a negative errno. What does not fit any more is written at once. */
+static int put_line(int fd, const char *text, int len)
+{
+	struct held_line head = { fd, len };
+
+	if (!held.active || held.len_bytes + sizeof(head) + len > sizeof(held.bytes))
+		return write(fd, text, len) < 0 ? -errno : 0;
+	memcpy(held.bytes + held.len_bytes, &head, sizeof(head));
+	memcpy(held.bytes + held.len_bytes + sizeof(head), text, len);
+	held.len_bytes += sizeof(head) + len;
+	return 0;
+}
+
+void log_hold(bool on)
+{
+	held.active = on;
+	for (size_t at = 0; !on && at < held.len_bytes;) {
+		struct held_line head;
+
+		memcpy(&head, held.bytes + at, sizeof(head));
+		at += sizeof(head);
+		if (write(head.fd, held.bytes + at, head.len) < 0 && errno == EBADF && head.fd == logger.fd)
+			logger.fd = -1;
+		at += head.len;
+	}
+	if (!on)
+		held.len_bytes = 0;
+}
+
 /* One write per line, so that lines of several processes never mix. */
 static void emit(enum log_level level, const char *module, const char *text)
 {
@@ -131,7 +171,7 @@ static void emit(enum log_level level, const char *module, const char *text)
 				   level <= LOG_WARN ? " " : "", module, text);
 		if (len >= (int)sizeof(line))
 			len = sizeof(line) - 1;
-		if (write(logger.fd, line, len) < 0 && errno == EBADF)
+		if (put_line(logger.fd, line, len) == -EBADF)
 			logger.fd = -1;
 	}
 	if (logger.fd < 0 || level <= LOG_WARN) {
@@ -139,8 +179,7 @@ static void emit(enum log_level level, const char *module, const char *text)
 				   level == LOG_WARN ? "warning: " : "", text);
 		if (len >= (int)sizeof(line))
 			len = sizeof(line) - 1;
-		if (write(logger.err_fd, line, len) < 0)
-			return; /* nobody is left to tell */
+		put_line(logger.err_fd, line, len); /* may fail: nobody is left to tell */
 	}
 }
 

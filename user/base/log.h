@@ -32,6 +32,9 @@ void log_set_fd(int fd);
 /* Errors and warnings go to `err_fd` instead of descriptor 2, which may come to be a program's own. -1: nowhere. */
 void log_set_err_fd(int err_fd);
 
+/* Keeps lines in memory, with the time they were made at, until it is called with false: for moments in which a write takes too long. */
+void log_hold(bool on);
+
 __attribute__((format(printf, 3, 4))) void log_line(enum log_level level, const char *file,
 						    const char *fmt, ...);
 
