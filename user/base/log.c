@@ -124,23 +124,9 @@ static enum log_level module_level(const char *module)
 	return logger.level;
 }
 
-/* 0 or a negative errno. What does not fit any more is written at once. */
-static int put_line(int fd, const char *text, int len)
+static void write_held(void)
 {
-	struct held_line head = { fd, len };
-
-	if (!held.active || held.len_bytes + sizeof(head) + len > sizeof(held.bytes))
-		return write(fd, text, len) < 0 ? -errno : 0;
-	memcpy(held.bytes + held.len_bytes, &head, sizeof(head));
-	memcpy(held.bytes + held.len_bytes + sizeof(head), text, len);
-	held.len_bytes += sizeof(head) + len;
-	return 0;
-}
-
-void log_hold(bool on)
-{
-	held.active = on;
-	for (size_t at = 0; !on && at < held.len_bytes;) {
+	for (size_t at = 0; at < held.len_bytes;) {
 		struct held_line head;
 
 		memcpy(&head, held.bytes + at, sizeof(head));
@@ -149,8 +135,29 @@ void log_hold(bool on)
 			logger.fd = -1;
 		at += head.len;
 	}
+	held.len_bytes = 0;
+}
+
+void log_hold(bool on)
+{
+	held.active = on;
 	if (!on)
-		held.len_bytes = 0;
+		write_held();
+}
+
+/* 0 or a negative errno. */
+static int put_line(int fd, const char *text, int len)
+{
+	struct held_line head = { fd, len };
+
+	if (held.len_bytes + sizeof(head) + len > sizeof(held.bytes))
+		write_held();
+	if (!held.active)
+		return write(fd, text, len) < 0 ? -errno : 0;
+	memcpy(held.bytes + held.len_bytes, &head, sizeof(head));
+	memcpy(held.bytes + held.len_bytes + sizeof(head), text, len);
+	held.len_bytes += sizeof(head) + len;
+	return 0;
 }
 
 /* One write per line, so that lines of several processes never mix. */

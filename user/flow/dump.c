@@ -39,6 +39,7 @@ struct flow {
 	unsigned retakes;
 	unsigned restops;            /* stops in vain, of this cut: the target had changed since the look */
 	unsigned all_restops;
+	uint32_t vain_us;            /* the target stood still for these */
 	struct dump_stats stats;
 };
 
@@ -151,14 +152,30 @@ static int freeze_target(struct flow *f)
 {
 	int err = f->freeze ? 0 : prepare_freeze(f);
 
-	return err ? err : freeze_stop(f->freeze);
+	if (err)
+		return err;
+	log_hold(f->tracker); /* otherwise memory is copied inside the stop, which takes long */
+	err = freeze_stop(f->freeze);
+	if (err)
+		log_hold(false);
+	return err;
+}
+
+static int thaw_target(struct flow *f, enum thaw_mode mode)
+{
+	int err = freeze_thaw(f->freeze, mode, f->model);
+
+	log_hold(false);
+	return err;
 }
 
 /* Lets the target go on; what its threads were doing when it was stopped is known to the model, if there is one. */
 static void undo_freeze(struct flow *f)
 {
-	if (f->freeze)
-		freeze_thaw(f->freeze, THAW_RUN, f->model);
+	if (f->freeze) {
+		thaw_target(f, THAW_RUN);
+		f->vain_us += freeze_frozen_us(f->freeze);
+	}
 	freeze_destroy(f->freeze);
 	f->freeze = NULL;
 }
@@ -228,7 +245,7 @@ static int let_go(struct flow *f)
 
 	if (!req->leave_running && !req->leave_stopped)
 		return 0;
-	return freeze_thaw(f->freeze, req->leave_stopped ? THAW_STOP : THAW_RUN, f->model);
+	return thaw_target(f, req->leave_stopped ? THAW_STOP : THAW_RUN);
 }
 
 /* --- a target that goes on running --- */
@@ -447,12 +464,12 @@ static int commit(struct flow *f)
 	image_set_close(f->set);
 	f->set = NULL;
 	if (!req->leave_running && !req->leave_stopped) {
-		err = freeze_thaw(f->freeze, THAW_KILL, f->model);
+		err = thaw_target(f, THAW_KILL);
 		if (err)
 			return err;
 	}
 	f->stats.freezing_us = freeze_freezing_us(f->freeze);
-	f->stats.frozen_us = freeze_frozen_us(f->freeze);
+	f->stats.frozen_us = freeze_frozen_us(f->freeze) + f->vain_us;
 	if (f->tracker)
 		f->stats.frozen_us += tracker_stats(f->tracker)->paused_us;
 	report_stats(f);

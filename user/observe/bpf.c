@@ -30,6 +30,8 @@
 #include "bpf/task.skel.h"
 #include "bpf/vma.skel.h"
 
+enum { SELF_TRIES = 100 };
+
 static const char btf_path[] = "/sys/kernel/btf/vmlinux";
 
 /* The object for mappings that probing has loaded, until an observer takes it. */
@@ -370,7 +372,10 @@ static int learn_from_self(struct bpf_state *s)
 
 	for (int i = 0; i < 2 && !err && was >= 0; i++) {
 		prctl(PR_SET_THP_DISABLE, i, 0, 0, 0);
-		err = bpf_tasks_read(s, getpid(), false);
+		/* Children of ours, which come along, may come and go. */
+		err = -EAGAIN;
+		for (int tries = 0; err == -EAGAIN && tries < SELF_TRIES; tries++)
+			err = bpf_tasks_read(s, getpid(), false);
 		if (!err)
 			flags[i] = ((const struct task_record *)bpf_array_at(&s->tasks, 0))->mm_flags;
 	}
