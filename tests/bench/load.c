@@ -1,10 +1,23 @@
 /*
- * The target of the benchmark: load DIR READY_FD MIB THREADS MAPPINGS FILES [PROCESSES]
+ * The target of the benchmark: load DIR READY_FD [NAME=NUMBER...]
  *
- * Builds its load (PROCESSES counts itself: the others are children that sleep), closes READY_FD to say so, and samples the
- * clock: the largest gap between two samples is the time it stood still. Gaps go to DIR/gaps, one per epoch; the driver
- * sets the epoch. On SIGTERM it looks whether all of its memory is what it was, says so in DIR/gaps, and ends.
+ *   mib=N        private anonymous memory, in 4 KiB pages
+ *   threads=N    threads in all; those without another task sleep
+ *   processes=N  processes in all; the children sleep
+ *   mappings=N   that many mappings of a page each
+ *   files=N      that many descriptors
+ *   write=N      MB/s that writer threads dirty, at random pages; 100000 and more: as fast as they can
+ *   writers=N    how many threads share that (default 1)
+ *   new-files=N, new-mappings=N   that many times a second a descriptor or a mapping comes and goes
+ *   sample=N     1 (default): the first thread samples the clock; 0: it sleeps
+ *
+ * Builds its load, closes READY_FD to say so, and samples the clock. What it sees goes to DIR/figures, apart for each epoch; the
+ * driver sets the epoch. The largest gap between two samples is the time the thread did not run. It counts as *stopped* when the kernel says that the thread gave up
+ * its processor by itself meanwhile: this thread never sleeps, so somebody stopped it; being preempted by another task counts otherwise.
+ *
+ * On SIGTERM it looks whether all of its memory is what it was (writers write what is there already), says so in DIR/figures, and ends.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -18,15 +31,46 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, NR_EPOCHS = 64, VERDICT_GOOD = 1, VERDICT_BAD = 2 };
-
-struct shared {
-	volatile uint64_t epoch;
-	volatile uint64_t verdict;
-	volatile uint64_t gaps_ns[NR_EPOCHS];
+enum {
+	PAGE = 4096,
+	NR_EPOCHS = 64,
+	VERDICT_GOOD = 1,
+	VERDICT_BAD = 2,
+	NOTICED_NS = 20000,    /* shorter gaps are not asked about: two readings and the question take time, too */
+	PACE_NS = 1000000,     /* writers work in portions of this */
+	MAX_BEHIND_NS = 10000000,
+	WRITE_ALL_MB = 100000,
 };
 
+/* The driver reads this: tests/bench/run. */
+struct figures {
+	volatile uint64_t epoch;
+	volatile uint64_t verdict;
+	volatile uint64_t pages_written;
+	struct {
+		volatile uint64_t gap_ns, stopped_ns;
+	} of[NR_EPOCHS];
+};
+
+static struct {
+	size_t mib, threads, processes, mappings, files, write, writers, new_files, new_mappings, sample;
+} want = { .mib = 64, .threads = 1, .processes = 1, .writers = 1, .sample = 1 };
+
+static const struct {
+	const char *name;
+	size_t *value;
+} settings[] = {
+	{ "mib", &want.mib },		  { "threads", &want.threads },	  { "processes", &want.processes },
+	{ "mappings", &want.mappings },	  { "files", &want.files },	  { "write", &want.write },
+	{ "writers", &want.writers },	  { "new-files", &want.new_files }, { "new-mappings", &want.new_mappings },
+	{ "sample", &want.sample },
+};
+enum { NR_SETTINGS = sizeof(settings) / sizeof(settings[0]) };
+
 static volatile sig_atomic_t end;
+static struct figures *figures;
+static char *memory;
+static size_t nr_pages;
 
 static void on_term(int sig)
 {
@@ -40,47 +84,55 @@ static void die(const char *what)
 	exit(1);
 }
 
-static void *sleeper(void *arg)
+static uint64_t now_ns(void)
 {
-	sigset_t all;
+	struct timespec ts;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, NULL);
-	for (;;)
-		pause();
-	return arg;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
+
+static void sleep_until(uint64_t ns)
+{
+	struct timespec ts = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+}
+
+/* --- memory --- */
 
 static uint64_t page_word(size_t i)
 {
 	return (i + 1) * 0x9E3779B97F4A7C15ULL;
 }
 
-static char *make_memory(size_t nr_pages)
+static uint64_t *page_at(size_t i)
 {
-	char *area = mmap(NULL, nr_pages * PAGE, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (area == MAP_FAILED)
-		die("memory");
-	for (size_t i = 0; i < nr_pages; i++) {
-		uint64_t *words = (uint64_t *)(area + i * PAGE);
-
-		for (size_t k = 0; k < PAGE / sizeof(*words); k++)
-			words[k] = page_word(i) + k;
-	}
-	return area;
+	return (uint64_t *)(memory + i * PAGE);
 }
 
-static int memory_is_good(const char *area, size_t nr_pages)
+static void make_memory(void)
 {
-	for (size_t i = 0; i < nr_pages; i++) {
-		const uint64_t *words = (const uint64_t *)(area + i * PAGE);
+	nr_pages = want.mib << 8;
+	if (!nr_pages)
+		return;
+	memory = mmap(NULL, nr_pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		die("memory");
+	/* Not every kernel has huge pages. */
+	if (madvise(memory, nr_pages * PAGE, MADV_NOHUGEPAGE) && errno != EINVAL)
+		die("memory");
+	for (size_t i = 0; i < nr_pages; i++)
+		for (size_t k = 0; k < PAGE / sizeof(uint64_t); k++)
+			page_at(i)[k] = page_word(i) + k;
+}
 
-		for (size_t k = 0; k < PAGE / sizeof(*words); k++)
-			if (words[k] != page_word(i) + k)
+static int memory_is_good(void)
+{
+	for (size_t i = 0; i < nr_pages; i++)
+		for (size_t k = 0; k < PAGE / sizeof(uint64_t); k++)
+			if (page_at(i)[k] != page_word(i) + k)
 				return 0;
-	}
 	return 1;
 }
 
@@ -117,11 +169,132 @@ static void open_files(const char *dir, size_t nr)
 			die(path);
 }
 
-static void make_processes(size_t nr, int ready_fd)
+static void map_figures(const char *dir)
 {
-	pid_t parent = getpid();
+	char path[4096];
 
-	for (size_t i = 1; i < nr; i++) {
+	snprintf(path, sizeof(path), "%s/figures", dir);
+	int fd = open(path, O_RDWR | O_CREAT, 0600);
+	if (fd < 0 || ftruncate(fd, PAGE))
+		die(path);
+	figures = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (figures == MAP_FAILED)
+		die(path);
+	close(fd);
+}
+
+/* --- threads and processes --- */
+
+static void *sleeper(void *arg)
+{
+	for (;;)
+		pause();
+	return arg;
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+/* Writes what is there: the page becomes dirty, and memory stays as it was. */
+static void dirty_pages(uint64_t *random, size_t nr)
+{
+	for (size_t n = 0; n < nr; n++) {
+		size_t i = next_random(random) % nr_pages;
+
+		*(volatile uint64_t *)page_at(i) = page_word(i);
+	}
+	__atomic_fetch_add(&figures->pages_written, nr, __ATOMIC_RELAXED);
+}
+
+/* A share of want.write. What a longer delay kept it from writing is lost, not made up for. */
+static void *writer(void *arg)
+{
+	uint64_t random = 88172645463325252ULL + (uintptr_t)arg * 7919, next = now_ns();
+	size_t pages_per_s = want.write * 1000000 / PAGE / want.writers;
+
+	for (uint64_t left = 0;;) {
+		if (want.write >= WRITE_ALL_MB) {
+			dirty_pages(&random, 256);
+			continue;
+		}
+		left += pages_per_s * (PACE_NS / 1000);
+		dirty_pages(&random, left / 1000000);
+		left %= 1000000;
+		next += PACE_NS;
+		if (next + MAX_BEHIND_NS < now_ns())
+			next = now_ns();
+		sleep_until(next);
+	}
+	return arg;
+}
+
+static void *file_maker(void *arg)
+{
+	for (uint64_t next = now_ns();; sleep_until(next)) {
+		int fd = dup(STDIN_FILENO);
+
+		if (fd >= 0)
+			close(fd);
+		next += 1000000000 / want.new_files;
+	}
+	return arg;
+}
+
+static void *mapping_maker(void *arg)
+{
+	for (uint64_t next = now_ns();; sleep_until(next)) {
+		char *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (page != MAP_FAILED) {
+			*page = 1;
+			munmap(page, PAGE);
+		}
+		next += 1000000000 / want.new_mappings;
+	}
+	return arg;
+}
+
+static void start_thread(void *(*run)(void *arg), size_t nr)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 64 << 10);
+	errno = pthread_create(&thread, &attr, run, (void *)nr);
+	if (errno)
+		die("threads");
+	pthread_attr_destroy(&attr);
+}
+
+static void start_threads(void)
+{
+	size_t nr = 1;
+	sigset_t all, before;
+
+	/* Signals are the first thread's. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &before);
+	for (size_t i = 0; want.write && nr_pages && i < want.writers; i++, nr++)
+		start_thread(writer, i);
+	if (want.new_files)
+		start_thread(file_maker, nr++);
+	if (want.new_mappings)
+		start_thread(mapping_maker, nr++);
+	for (; nr < want.threads; nr++)
+		start_thread(sleeper, nr);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* Children that do nothing, and end with their parent: by themselves when it dies first. */
+static void start_processes(int ready_fd)
+{
+	for (size_t i = 1; i < want.processes; i++) {
 		pid_t pid = fork();
 
 		if (pid < 0)
@@ -130,75 +303,86 @@ static void make_processes(size_t nr, int ready_fd)
 			continue;
 		close(ready_fd);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		while (getppid() == parent)
-			pause();
-		_exit(0);
+		sleeper(NULL);
 	}
 }
 
-static struct shared *map_shared(const char *dir)
+static long given_up(void)
 {
-	char path[4096];
+	struct rusage usage;
 
-	snprintf(path, sizeof(path), "%s/gaps", dir);
-	int fd = open(path, O_RDWR | O_CREAT, 0600);
-	if (fd < 0 || ftruncate(fd, PAGE))
-		die(path);
-	struct shared *shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (shared == MAP_FAILED)
-		die(path);
-	close(fd);
-	return shared;
+	return getrusage(RUSAGE_THREAD, &usage) ? 0 : usage.ru_nvcsw;
 }
 
-static uint64_t now_ns(void)
+static void keep_largest(volatile uint64_t *largest, uint64_t ns)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+	if (ns > *largest)
+		*largest = ns;
 }
 
-static void sample(struct shared *shared)
+static void sample(void)
 {
+	long before = given_up();
 	uint64_t last = now_ns();
 
 	while (!end) {
-		uint64_t now = now_ns();
-		volatile uint64_t *gap = &shared->gaps_ns[shared->epoch % NR_EPOCHS];
+		uint64_t now = now_ns(), gap = now - last;
+		size_t epoch = figures->epoch % NR_EPOCHS;
 
-		if (now - last > *gap)
-			*gap = now - last;
+		keep_largest(&figures->of[epoch].gap_ns, gap);
 		last = now;
+		if (gap < NOTICED_NS)
+			continue;
+		long after = given_up();
+		if (after != before)
+			keep_largest(&figures->of[epoch].stopped_ns, gap);
+		before = after;
+		last = now_ns();
 	}
+}
+
+static int read_setting(const char *text)
+{
+	const char *equals = strchr(text, '=');
+
+	for (size_t i = 0; equals && i < NR_SETTINGS; i++) {
+		size_t len = strlen(settings[i].name);
+
+		if (len == (size_t)(equals - text) && !strncmp(settings[i].name, text, len)) {
+			*settings[i].value = strtoul(equals + 1, NULL, 10);
+			return 0;
+		}
+	}
+	fprintf(stderr, "load: '%s' is no setting\n", text);
+	return -1;
 }
 
 int main(int argc, char **argv)
 {
-	if (argc != 7 && argc != 8)
+	if (argc < 3)
 		return 2;
+	for (int i = 3; i < argc; i++)
+		if (read_setting(argv[i]))
+			return 2;
+	sigset_t term, before;
 
-	size_t nr_pages = strtoul(argv[3], NULL, 10) << 8;
-	size_t nr_threads = strtoul(argv[4], NULL, 10);
-	struct shared *shared = map_shared(argv[1]);
-
+	/* Comes when it is waited for, or while the clock is sampled. */
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_BLOCK, &term, &before);
 	signal(SIGTERM, on_term);
-	/* First: children have none of the memory, threads and descriptors that follow. */
-	make_processes(argc == 8 ? strtoul(argv[7], NULL, 10) : 0, atoi(argv[2]));
-	char *memory = make_memory(nr_pages);
-	make_mappings(strtoul(argv[5], NULL, 10));
-	open_files(argv[1], strtoul(argv[6], NULL, 10));
-	for (size_t i = 1; i < nr_threads; i++) {
-		pthread_t thread;
-		pthread_attr_t attr;
-
-		pthread_attr_init(&attr);
-		pthread_attr_setstacksize(&attr, 64 << 10);
-		if (pthread_create(&thread, &attr, sleeper, NULL))
-			die("threads");
-	}
-	close(atoi(argv[2]));
-	sample(shared);
-	shared->verdict = memory_is_good(memory, nr_pages) ? VERDICT_GOOD : VERDICT_BAD;
+	map_figures(argv[1]);
+	open_files(argv[1], want.files);
+	make_mappings(want.mappings);
+	int ready_fd = atoi(argv[2]);
+	start_processes(ready_fd);
+	make_memory();
+	start_threads();
+	close(ready_fd);
+	if (!want.sample)
+		sigsuspend(&before);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	sample();
+	figures->verdict = memory_is_good() ? VERDICT_GOOD : VERDICT_BAD;
 	return 0;
 }
