@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +37,9 @@ enum {
 	NR_EPOCHS = 64,
 	VERDICT_GOOD = 1,
 	VERDICT_BAD = 2,
+	NR_LOGGED = 64,
 	NOTICED_NS = 20000,    /* shorter gaps are not asked about: two readings and the question take time, too */
+	LOGGED_NS = 100000,
 	PACE_NS = 1000000,     /* writers work in portions of this */
 	MAX_BEHIND_NS = 10000000,
 	WRITE_ALL_MB = 100000,
@@ -47,9 +50,13 @@ struct figures {
 	volatile uint64_t epoch;
 	volatile uint64_t verdict;
 	volatile uint64_t pages_written;
+	volatile uint64_t nr_logged;
 	struct {
 		volatile uint64_t gap_ns, stopped_ns;
 	} of[NR_EPOCHS];
+	struct {
+		volatile uint64_t end_ns, gap_ns, stopped;
+	} log[NR_LOGGED]; /* the last long ones: number n is at n % NR_LOGGED */
 };
 
 static struct {
@@ -320,6 +327,20 @@ static void keep_largest(volatile uint64_t *largest, uint64_t ns)
 		*largest = ns;
 }
 
+static void note_gap(uint64_t end_ns, uint64_t gap_ns, bool stopped)
+{
+	if (stopped)
+		keep_largest(&figures->of[figures->epoch % NR_EPOCHS].stopped_ns, gap_ns);
+	if (gap_ns < LOGGED_NS)
+		return;
+	size_t i = figures->nr_logged % NR_LOGGED;
+
+	figures->log[i].end_ns = end_ns;
+	figures->log[i].gap_ns = gap_ns;
+	figures->log[i].stopped = stopped;
+	figures->nr_logged++;
+}
+
 static void sample(void)
 {
 	long before = given_up();
@@ -327,15 +348,13 @@ static void sample(void)
 
 	while (!end) {
 		uint64_t now = now_ns(), gap = now - last;
-		size_t epoch = figures->epoch % NR_EPOCHS;
 
-		keep_largest(&figures->of[epoch].gap_ns, gap);
+		keep_largest(&figures->of[figures->epoch % NR_EPOCHS].gap_ns, gap);
 		last = now;
 		if (gap < NOTICED_NS)
 			continue;
 		long after = given_up();
-		if (after != before)
-			keep_largest(&figures->of[epoch].stopped_ns, gap);
+		note_gap(now, gap, after != before);
 		before = after;
 		last = now_ns();
 	}
