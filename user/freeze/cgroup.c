@@ -24,78 +24,19 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "freeze/hold.h"
+#include "sys/cgroup2.h"
 #include "sys/interrupted-x86_64.h"
 #include "sys/tracee.h"
 
-enum { PATH_BYTES = 4352, EARLY_LOOKS = 3 };
+enum { EARLY_LOOKS = 3 };
 
 struct cgroup_hold {
-	char path[PATH_BYTES];
+	char path[CGROUP_PATH_BYTES];
 	int dir_fd, freeze_fd, events_fd; /* owned */
 	pid_t watchdog;
 	int watchdog_fd;                  /* owned; a byte tells the watchdog to go */
 	atomic_bool *frozen;              /* shared with the watchdog */
 };
-
-/* Undoes the \ooo of /proc/PID/mountinfo. */
-static void unescape(char *s)
-{
-	char *out = s;
-
-	while (*s) {
-		unsigned c;
-
-		if (s[0] == '\\' && sscanf(s + 1, "%3o", &c) == 1) {
-			*out++ = (char)c;
-			s += 4;
-		} else {
-			*out++ = *s++;
-		}
-	}
-	*out = 0;
-}
-
-/* The v2 cgroup of a process as /proc/PID/cgroup names it. */
-static bool read_cgroup_name(pid_t pid, char *name, size_t len)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
-	_cleanup_fclose_ FILE *in = fopen(path, "re");
-	_cleanup_free_ char *line = NULL;
-	size_t room = 0;
-
-	while (in && getline(&line, &room, in) > 0) {
-		if (strncmp(line, "0::", 3) != 0)
-			continue;
-		line[strcspn(line, "\n")] = 0;
-		return (size_t)snprintf(name, len, "%s", line + 3) < len;
-	}
-	return false;
-}
-
-/* Where that cgroup's directory is: a cgroup2 mount may show all of the hierarchy or a part of it. */
-static bool find_cgroup_dir(const char *name, char *path, size_t len)
-{
-	_cleanup_fclose_ FILE *in = fopen("/proc/self/mountinfo", "re");
-	_cleanup_free_ char *line = NULL;
-	size_t room = 0;
-
-	while (in && getline(&line, &room, in) > 0) {
-		_cleanup_free_ char *root = NULL, *point = NULL;
-		const char *fs = strstr(line, " - ");
-
-		if (!fs || strncmp(fs, " - cgroup2 ", 11) != 0 ||
-		    sscanf(line, "%*d %*d %*s %ms %ms", &root, &point) != 2)
-			continue;
-		unescape(root);
-		unescape(point);
-		size_t len_root = strcmp(root, "/") == 0 ? 0 : strlen(root);
-		if (strncmp(name, root, len_root) == 0 && (name[len_root] == '/' || !name[len_root]))
-			return (size_t)snprintf(path, len, "%s%s", point, name + len_root) < len;
-	}
-	return false;
-}
 
 static void read_small(int dir_fd, const char *file, char *buf, size_t len)
 {
@@ -168,10 +109,10 @@ static void cgroup_deinit(struct freeze *f)
 /* Opens the cgroup's files. Returns why the freezer cannot be used, or NULL. */
 static const char *open_cgroup(struct freeze *f)
 {
-	char name[PATH_BYTES], text[256];
+	char name[CGROUP_PATH_BYTES], text[256];
 	struct cgroup_hold *c = f->cgroup;
 
-	if (!read_cgroup_name(f->root, name, sizeof(name)) || !find_cgroup_dir(name, c->path, sizeof(c->path)))
+	if (!cgroup2_name(f->root, name, sizeof(name)) || !cgroup2_dir(name, c->path, sizeof(c->path)))
 		return "no cgroup v2 directory of it is mounted here";
 	if (strcmp(name, "/") == 0)
 		return "it is in the root cgroup";

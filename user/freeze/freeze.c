@@ -72,6 +72,17 @@ int freeze_create(const char *backend, pid_t root, unsigned timeout_s, struct fr
 	return 0;
 }
 
+int freeze_probe_cgroup(pid_t root, const char **why)
+{
+	struct freeze f = { .root = root };
+	int err = freeze_cgroup_ops.probe(&f, why);
+
+	if (!err)
+		freeze_cgroup_ops.deinit(&f);
+	hold_clear(&f);
+	return err;
+}
+
 const char *freeze_backend(const struct freeze *f)
 {
 	return f->ops->name;
