@@ -17,6 +17,7 @@ static const struct command commands[] = {
 	{ "show", cmd_show, "print what is in an image set" },
 	{ "check", cmd_check, "say what this machine can do for bcr" },
 	{ "exec", cmd_exec, "run one system call in another task" },
+	{ "bench", cmd_bench, "compare the back ends by what a snapshot costs" },
 	{ "pre-dump", NULL, "copy memory before a dump" },
 	{ "page-server", NULL, "receive pages over the network" },
 	{ "lazy-pages", NULL, "serve memory on demand" },
@@ -29,7 +30,6 @@ static const struct command commands[] = {
 	{ "watch", NULL, "dump an armed target again and again" },
 	{ "log", NULL, "list the dumps of a watched target" },
 	{ "core", NULL, "write a core file out of an image set" },
-	{ "bench", NULL, "measure a target's freeze" },
 };
 
 enum { NR_COMMANDS = sizeof(commands) / sizeof(commands[0]) };

@@ -53,6 +53,10 @@ static void test_forms(void)
 	CHECK(o.timeout_s == 7 && !strcmp(o.freezer, "cgroup"));
 	options_deinit(&o);
 
+	CHECK(!parse(VERB_BENCH, "bench -t 12 --rounds 3 --track none", &o));
+	CHECK(o.tree == 12 && o.rounds == 3 && o.mib && o.threads && !strcmp(o.track, "none"));
+	options_deinit(&o);
+
 	CHECK(!parse(VERB_RESTORE, "restore -d --exec-cmd -v4 -- cmd -a --tree", &o));
 	CHECK(o.detached && o.exec_cmd && o.verbosity == 4);
 	CHECK(o.rest[0] && !strcmp(o.rest[0], "cmd") && !strcmp(o.rest[1], "-a"));

@@ -9,6 +9,7 @@ int cmd_restore(int argc, char **argv);
 int cmd_show(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_exec(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
 
 /* The directories of a command; descriptors are owned. */
 struct cmd_dirs {

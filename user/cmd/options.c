@@ -20,7 +20,11 @@ enum {
 	DR = D | R,
 	S = VERB_SHOW,
 	C = VERB_CHECK,
-	ALL_VERBS = D | R | S | C,
+	B = VERB_BENCH,
+	DB = D | B,
+	DRB = D | R | B,
+	SET_VERBS = D | R | S | C, /* those with an image set, or a work directory */
+	ALL_VERBS = SET_VERBS | B,
 	CONFIG_MAX_BYTES = 1 << 20,
 	VERBOSITY_DEFAULT = 2,
 	VERBOSITY_MAX = 5,
@@ -59,10 +63,11 @@ enum {
 
 static const struct option_desc table[] = {
 	/* What to work on, and where. */
-	VALUE(D, 't', "tree", OPTION_NUMBER, "PID", tree, "root of the process tree to dump"),
-	VALUE(ALL_VERBS, 'D', "images-dir", OPTION_STRING, "DIR", images_dir,
+	VALUE(DB, 't', "tree", OPTION_NUMBER, "PID", tree,
+	      "root of the process tree to dump; bench: measure it, and no workload of bcr's own"),
+	VALUE(SET_VERBS, 'D', "images-dir", OPTION_STRING, "DIR", images_dir,
 	      "directory of the image set (default: the current directory)"),
-	VALUE(ALL_VERBS, 'W', "work-dir", OPTION_STRING, "DIR", work_dir,
+	VALUE(SET_VERBS, 'W', "work-dir", OPTION_STRING, "DIR", work_dir,
 	      "directory for logs, pidfile and statistics (default: the images directory)"),
 	VALUE(ALL_VERBS, 'o', "log-file", OPTION_STRING, "FILE", log_file,
 	      "write log lines to FILE in the work directory instead of stderr"),
@@ -82,15 +87,15 @@ static const struct option_desc table[] = {
 	FLAG(D, 'R', "leave-running", leave_running, "the target goes on running after the dump"),
 	FLAG(DR, 's', "leave-stopped", leave_stopped,
 	     "the target stays, or is left, in state T (stopped) at the end"),
-	CHOICE(D, "observe", "bpf|proc", observe,
+	CHOICE(DB, "observe", "bpf|proc", observe,
 	       "how state is gathered (default: bpf where the kernel can, else proc)"),
-	CHOICE(D, "freezer", "ptrace|cgroup", freezer,
+	CHOICE(DB, "freezer", "ptrace|cgroup", freezer,
 	       "how the target is stopped (default: cgroup if it has a v2 cgroup of its own)"),
-	CHOICE(D, "track", "wp-cow|wp-async|soft-dirty|none", track,
+	CHOICE(DB, "track", "wp-cow|wp-async|soft-dirty|none", track,
 	       "how memory is copied from a target that goes on running (default: the best the kernel has)"),
 	FLAG(D, 0, "track-mem", track_mem,
 	     "accepted without effect: dumps are complete, so no later dump depends on tracking"),
-	VALUE(D, 0, "ghost-limit", OPTION_SIZE, "SIZE", ghost_limit_bytes,
+	VALUE(DB, 0, "ghost-limit", OPTION_SIZE, "SIZE", ghost_limit_bytes,
 	      "largest unlinked file to carry in the images; K, M, G (default 1M)"),
 
 	/* Restore. */
@@ -101,13 +106,13 @@ static const struct option_desc table[] = {
 	     "after the restore execute the command that follows --; it becomes the parent"),
 
 	/* Dump and restore. */
-	FLAG(DR, 'j', "shell-job", shell_job,
+	FLAG(DRB, 'j', "shell-job", shell_job,
 	     "the session leader or the terminal's other side is outside the tree"),
-	FLAG(DR, 'l', "file-locks", file_locks, "the tree may hold file locks"),
-	FLAG(DR, 0, "tcp-established", tcp_established, "the tree may hold TCP connections"),
-	FLAG(DR, 'x', "ext-unix-sk", ext_unix_sk,
+	FLAG(DRB, 'l', "file-locks", file_locks, "the tree may hold file locks"),
+	FLAG(DRB, 0, "tcp-established", tcp_established, "the tree may hold TCP connections"),
+	FLAG(DRB, 'x', "ext-unix-sk", ext_unix_sk,
 	     "Unix sockets may be connected to processes outside the tree"),
-	VALUE(DR, 0, "timeout", OPTION_NUMBER, "SECONDS", timeout_s,
+	VALUE(DRB, 0, "timeout", OPTION_NUMBER, "SECONDS", timeout_s,
 	      "give up when stopping the target takes longer (default 10)"),
 	VALUE(DR, 0, "status-fd", OPTION_NUMBER, "N", status_fd,
 	      "write one zero byte to descriptor N when ready, then close it"),
@@ -115,13 +120,22 @@ static const struct option_desc table[] = {
 	      "restore: write the root's pid to FILE; dump: neither written nor removed"),
 	FLAG(DR, 0, "display-stats", display_stats, "print times and page counts at the end"),
 
-	/* Show and check. */
-	FLAG(S | C, 0, "json", json, "print JSON"),
+	/* Show, check and bench. */
+	FLAG(S | C | B, 0, "json", json, "print JSON"),
 	FLAG(S, 0, "plan", plan, "print what a restore would do, operation by operation"),
 	VALUE(C, 0, "feature", OPTION_STRING, "NAME", feature,
 	      "answer for one feature: exit 0 if bcr can use it; NAME 'list' lists them"),
 	FLAG(C, 0, "extra", extra, "also check what only some targets need"),
-	FLAG(C, 0, "all", all, "check everything, and what bcr does not use as well"),
+	FLAG(C | B, 0, "all", all,
+	     "check: everything, and what bcr does not use as well; bench: all combinations of back ends"),
+
+	/* Bench. */
+	VALUE(B, 0, "mib", OPTION_NUMBER, "N", mib, "memory of the workload (default 256)"),
+	VALUE(B, 0, "threads", OPTION_NUMBER, "N", threads,
+	      "threads of the workload: one watches the clock, one writes, others sleep (default 4)"),
+	VALUE(B, 0, "write", OPTION_NUMBER, "N", write_mb,
+	      "MB/s that the workload writes, at random pages (default 100)"),
+	VALUE(B, 0, "rounds", OPTION_NUMBER, "N", rounds, "snapshots by each combination (default 5)"),
 
 	/* Ignored, because ignoring them is right. */
 	IGNORED(D, 0, "pre-dump-mode", ARG_REQUIRED, "splice|read", "splice|read",
@@ -567,6 +581,10 @@ int options_parse(enum verb verb, int argc, char **argv, struct options *ret)
 		.timeout_s = 10,
 		.ghost_limit_bytes = 1 << 20,
 		.status_fd = -1,
+		.mib = 256,
+		.threads = 4,
+		.write_mb = 100,
+		.rounds = 5,
 	};
 	struct config_choice config = { 0 };
 

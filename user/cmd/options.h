@@ -16,6 +16,7 @@ enum verb {
 	VERB_RESTORE = 1 << 1,
 	VERB_SHOW = 1 << 2,
 	VERB_CHECK = 1 << 3,
+	VERB_BENCH = 1 << 4,
 };
 
 /* What the command line asks for. Strings point into argv or into `configs`. */
@@ -43,6 +44,8 @@ struct options {
 
 	const char *feature;
 	bool extra, all;
+
+	uint64_t mib, threads, write_mb, rounds;
 
 	bool help;
 	bool ignored; /* where options without effect store their value */

@@ -453,6 +453,25 @@ static void report_stats(const struct flow *f)
 	fflush(stdout);
 }
 
+static void fill_report(const struct flow *f, struct dump_report *r)
+{
+	*r = (struct dump_report){
+		.stats = f->stats,
+		.cut_pages_copied = f->stats.pages_written + f->stats.shpages_written,
+		.retakes = f->retakes,
+	};
+	snprintf(r->observe, sizeof(r->observe), "%s", observer_backend(f->observer));
+	snprintf(r->freezer, sizeof(r->freezer), "%s", freeze_backend(f->freeze));
+	if (!f->tracker)
+		return;
+	const struct track_stats *t = tracker_stats(f->tracker);
+
+	snprintf(r->track, sizeof(r->track), "%s", tracker_backend(f->tracker));
+	r->pages_saved = t->pages_saved;
+	r->cut_pages_copied = t->cut_pages_copied;
+	r->pages_torn = t->pages_torn;
+}
+
 /* Cannot be undone: the set becomes valid, and a target that is not to go on is ended. */
 static int commit(struct flow *f)
 {
@@ -473,6 +492,8 @@ static int commit(struct flow *f)
 	if (f->tracker)
 		f->stats.frozen_us += tracker_stats(f->tracker)->paused_us;
 	report_stats(f);
+	if (req->report)
+		fill_report(f, req->report);
 	return stats_write_dump(req->work_dirfd, &f->stats);
 }
 

@@ -34,7 +34,7 @@ static void ask_stop(int sig)
 
 static void pass_on(int sig)
 {
-	(void)sig;
+	ask_stop(sig);
 	if (worker_pid > 0)
 		kill(worker_pid, SIGTERM);
 }
@@ -71,6 +71,7 @@ int worker_run(int (*run)(void *arg), void *arg)
 	pid_t front = getpid();
 	int status;
 
+	stop_asked = 0;
 	/* A signal between the fork and the handlers would end one side only. */
 	sigemptyset(&block);
 	for (int i = 0; i < NR_STOP_SIGNALS; i++)

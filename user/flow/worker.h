@@ -10,7 +10,10 @@
  */
 int worker_run(int (*run)(void *arg), void *arg);
 
-/* In the worker: has bcr been told to stop, or died? */
+/*
+ * In the worker: has bcr been told to stop, or died? After worker_run(): was it told to, even if too late for the worker to
+ * heed it?
+ */
 bool worker_should_stop(void);
 
 #endif
