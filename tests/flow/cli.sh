@@ -89,6 +89,20 @@ await file "$dir/ready" || fail "no target"
 child=$pid
 dump "$PWD/images-a" "$pid" --display-stats >out
 grep -qi "frozen time" out || fail "--display-stats prints none"
+# What the stop consists of, as printed and as kept; the end of it, in "commit", is not among the parts.
+for stage in freeze capture-state capture-files capture-memory thaw save; do
+	grep -qE "^Frozen time, $stage: [0-9]+ us$" out || { cat out; fail "--display-stats: no time of $stage"; }
+done
+grep -qE "^Pages copied inside the stop: [1-9]" out || { cat out; fail "--display-stats: no pages copied inside the stop"; }
+"$BCR" show -D images-a --json >out.json || fail "show --json"
+/usr/bin/python3 -IS - out.json <<'PROGRAM' || fail "show: what the stop consists of"
+import json, sys
+found = json.load(open(sys.argv[1]))
+parts = found["frozen_stages_us"]
+assert list(parts) == ["freeze", "capture-state", "capture-files", "capture-memory", "thaw", "save"], parts
+assert parts["freeze"] > 0 and parts["capture-state"] > 0, parts
+assert sum(parts.values()) < found["frozen_us"] * 1.5, (parts, found["frozen_us"])
+PROGRAM
 rc=0
 wait "$child" || rc=$?
 [ $rc = 137 ] || fail "the parent of a dumped process sees status $rc"

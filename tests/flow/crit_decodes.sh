@@ -15,7 +15,7 @@ decode() {
 	import pycriu
 	for path in sorted(glob.glob(sys.argv[1] + "/*.img") + glob.glob(sys.argv[1] + "/stats-*")):
 	    # Raw pages. What CRIU's format has no place for is in files of another name (*.bcr), which its readers do not look at.
-	    if os.path.basename(path).startswith("pages-"):
+	    if os.path.basename(path).startswith("pages-") or path.endswith(".bcr"):
 	        continue
 	    print(path)
 	    with open(path, "rb") as f:

@@ -79,7 +79,7 @@ struct bench {
 	int images_fd;
 	pid_t pid;
 	struct bench_load *load; /* NULL: the process is the user's */
-	struct dump_report *report; /* shared with the children that dump */
+	struct dump_stats *stats; /* shared with the children that dump */
 	VEC(uint64_t) idle_gaps_us; /* the workload's gaps when nothing is done to it */
 };
 
@@ -258,7 +258,7 @@ static int dump_once(struct bench *b, const struct combination *c)
 		.timeout_s = o->timeout_s,
 		.ghost_limit_bytes = o->ghost_limit_bytes,
 		.status_fd = -1,
-		.report = b->report,
+		.stats = b->stats,
 	};
 
 	return flow_dump(&req);
@@ -267,7 +267,7 @@ static int dump_once(struct bench *b, const struct combination *c)
 /* One snapshot. A failure has been reported and is the combination's; -EINTR means that the user wants to stop. */
 static int measure(struct bench *b, struct combination *c)
 {
-	const struct dump_report *r = b->report;
+	const struct dump_stats *r = b->stats;
 	struct sample s = { 0 };
 
 	if (b->load)
@@ -283,8 +283,8 @@ static int measure(struct bench *b, struct combination *c)
 		return 0;
 	}
 	s.v[GAP] = b->load ? bench_load_take_gap(b->load) / 1000 : 0;
-	s.v[FROZEN] = r->stats.frozen_us;
-	s.v[IN_STOP] = r->cut_pages_copied;
+	s.v[FROZEN] = r->frozen_us;
+	s.v[IN_STOP] = r->pages_copied_in_stop;
 	s.v[SAVED] = r->pages_saved;
 	s.v[TORN] = r->pages_torn;
 	s.v[RETAKES] = r->retakes;
@@ -505,9 +505,9 @@ static int prepare(struct bench *b)
 
 	if (err)
 		return err;
-	b->report = mmap(NULL, sizeof(*b->report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (b->report == MAP_FAILED) {
-		b->report = NULL;
+	b->stats = mmap(NULL, sizeof(*b->stats), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (b->stats == MAP_FAILED) {
+		b->stats = NULL;
 		return fail(-errno, "bench");
 	}
 	b->pid = o->tree;
@@ -532,8 +532,8 @@ static void clean_up(struct bench *b)
 	cleanup_close(&b->images_fd);
 	if (b->dir[0])
 		nftw(b->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-	if (b->report)
-		munmap(b->report, sizeof(*b->report));
+	if (b->stats)
+		munmap(b->stats, sizeof(*b->stats));
 	VEC_FOREACH(c, &b->combinations)
 		VEC_FREE(&c->samples);
 	VEC_FREE(&b->combinations);

@@ -296,6 +296,15 @@ static void show_task(const struct model *m, const struct task *t, FILE *out)
 	}
 }
 
+/* How long the target was stopped, and for what. */
+static void show_stop(const struct dump_stats *stats, FILE *out)
+{
+	fprintf(out, "Dumped with the target stopped for %.3f ms", stats->frozen_us / 1e3);
+	for (uint32_t i = 0; i < stats->nr_stages; i++)
+		fprintf(out, "%s %s %.3f", i ? "," : ":", stats->stages[i].name, stats->stages[i].us / 1e3);
+	fputc('\n', out);
+}
+
 static void show_text(const struct model *m, const char *dir, const struct dump_stats *stats,
 		      FILE *out)
 {
@@ -308,8 +317,7 @@ static void show_text(const struct model *m, const char *dir, const struct dump_
 		fprintf(out, " and %s in the parent set", size_text(t.parent_bytes));
 	fprintf(out, ", %zu open file%s\n", m->files.nr, plural(m->files.nr));
 	if (stats)
-		fprintf(out, "Dumped with the target stopped for %.3f ms\n",
-			stats->frozen_us / 1e3);
+		show_stop(stats, out);
 	fprintf(out, "\n");
 	VEC_FOREACH(task, &m->tasks)
 		show_tree_line(m, task, out);
@@ -422,6 +430,21 @@ static json_t *json_task(const struct model *m, const struct task *t)
 			 "descriptors", fds);
 }
 
+static void add_stop_json(json_t *root, const struct dump_stats *stats)
+{
+	json_t *stages = json_object();
+
+	for (uint32_t i = 0; i < stats->nr_stages; i++)
+		json_object_set_new(stages, stats->stages[i].name, json_integer(stats->stages[i].us));
+	json_object_set_new(root, "frozen_us", json_integer(stats->frozen_us));
+	json_object_set_new(root, "frozen_stages_us", stages);
+	json_object_set_new(root, "pages_saved_before_write", json_integer(stats->pages_saved));
+	json_object_set_new(root, "pages_copied_in_stop", json_integer(stats->pages_copied_in_stop));
+	json_object_set_new(root, "pages_torn", json_integer(stats->pages_torn));
+	json_object_set_new(root, "stops_made_again", json_integer(stats->restops));
+	json_object_set_new(root, "cuts_made_again", json_integer(stats->retakes));
+}
+
 static int show_json(const struct model *m, const struct dump_stats *stats, FILE *out)
 {
 	struct memory_totals t = model_totals(m);
@@ -442,7 +465,7 @@ static int show_json(const struct model *m, const struct dump_stats *stats, FILE
 	if (!root)
 		return fail(-ENOMEM, "show: make JSON");
 	if (stats)
-		json_object_set_new(root, "frozen_us", json_integer(stats->frozen_us));
+		add_stop_json(root, stats);
 	int err = json_dumpf(root, out, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
 	json_decref(root);
 	if (err)

@@ -358,6 +358,25 @@ static void undo_stop(struct flow *f)
 	forget_model(f);
 }
 
+/*
+ * Keeps the times of the stages of the stop, which begins with "freeze" and, for a target that goes on, ends with "thaw". "stop"
+ * stands for stages that have been told of themselves.
+ */
+static void note_time(struct flow *f, const char *name, uint64_t us)
+{
+	struct dump_stats *s = &f->stats;
+
+	if (!strcmp(name, "freeze"))
+		s->nr_stages = 0;
+	else if (!strcmp(name, "stop") || !s->nr_stages || s->nr_stages == STATS_MAX_STAGES ||
+		 (f->req->leave_running && !strcmp(s->stages[s->nr_stages - 1].name, "thaw")))
+		return;
+	struct stage_time *stage = &s->stages[s->nr_stages++];
+
+	snprintf(stage->name, sizeof(stage->name), "%s", name);
+	stage->us = us;
+}
+
 static const struct stage stop_stages[] = {
 	{ "look", look_before_stop, undo_stop },
 	{ "freeze", freeze_target, undo_freeze },
@@ -370,7 +389,7 @@ static int stop(struct flow *f)
 	int err = -EAGAIN;
 
 	for (f->restops = 0; err == -EAGAIN && f->restops < STOP_TRIES; f->restops++)
-		err = stages_run(stop_stages, NR_STOP_STAGES, f, worker_should_stop);
+		err = stages_run(stop_stages, NR_STOP_STAGES, f, worker_should_stop, note_time);
 	f->all_restops += --f->restops;
 	return err;
 }
@@ -417,59 +436,58 @@ static int save_images(struct flow *f)
 	return err;
 }
 
-static void report_stats(const struct flow *f)
+/* What the steps know themselves, at the end. */
+static void gather_stats(struct flow *f)
 {
-	const struct dump_stats *s = &f->stats;
+	struct dump_stats *s = &f->stats;
 
-	log_info("stopped in %u us, stood still for %u us, %llu pages written", s->freezing_us,
-		 s->frozen_us, (unsigned long long)(s->pages_written + s->shpages_written));
-	if (!f->req->display_stats)
+	s->freezing_us = freeze_freezing_us(f->freeze);
+	s->frozen_us = freeze_frozen_us(f->freeze) + f->vain_us;
+	s->retakes = f->retakes;
+	s->restops = f->all_restops;
+	s->pages_copied_in_stop = s->pages_written + s->shpages_written;
+	snprintf(s->observe, sizeof(s->observe), "%s", observer_backend(f->observer));
+	snprintf(s->freezer, sizeof(s->freezer), "%s", freeze_backend(f->freeze));
+	if (!f->tracker)
 		return;
+	const struct track_stats *t = tracker_stats(f->tracker);
+
+	s->frozen_us += t->paused_us;
+	s->pages_saved = t->pages_saved;
+	s->pages_copied_in_stop = t->cut_pages_copied;
+	s->pages_torn = t->pages_torn;
+	snprintf(s->track, sizeof(s->track), "%s", tracker_backend(f->tracker));
+}
+
+static void display_stats(const struct dump_stats *s)
+{
 	printf("Displaying dump stats:\n"
 	       "Freezing time: %u us\n"
-	       "Frozen time: %u us\n"
-	       "Memory dump time: %u us\n"
+	       "Frozen time: %u us\n",
+	       s->freezing_us, s->frozen_us);
+	for (uint32_t i = 0; i < s->nr_stages; i++)
+		printf("Frozen time, %s: %u us\n", s->stages[i].name, s->stages[i].us);
+	printf("Memory dump time: %u us\n"
 	       "Memory write time: %u us\n"
 	       "Memory pages scanned: %llu\n"
 	       "Memory pages written: %llu\n"
 	       "Shared memory pages scanned: %llu\n"
 	       "Shared memory pages written: %llu\n",
-	       s->freezing_us, s->frozen_us, s->memdump_us, s->memwrite_us,
-	       (unsigned long long)s->pages_scanned, (unsigned long long)s->pages_written,
-	       (unsigned long long)s->shpages_scanned, (unsigned long long)s->shpages_written);
-	if (f->tracker) {
-		const struct track_stats *t = tracker_stats(f->tracker);
-
-		printf("Tracking: %s\n"
-		       "Pages copied before a write: %llu\n"
-		       "Pages copied inside the stop: %llu\n"
-		       "Pages torn: %llu\n"
-		       "Stops made again: %u\n"
-		       "Cuts made again: %u\n",
-		       tracker_backend(f->tracker), (unsigned long long)t->pages_saved,
-		       (unsigned long long)t->cut_pages_copied, (unsigned long long)t->pages_torn, f->all_restops,
-		       f->retakes);
-	}
+	       s->memdump_us, s->memwrite_us, (unsigned long long)s->pages_scanned,
+	       (unsigned long long)s->pages_written, (unsigned long long)s->shpages_scanned,
+	       (unsigned long long)s->shpages_written);
+	printf("Observed by: %s\n"
+	       "Stopped by: %s\n"
+	       "Tracked by: %s\n"
+	       "Pages copied before a write: %llu\n"
+	       "Pages copied inside the stop: %llu\n"
+	       "Pages torn: %llu\n"
+	       "Stops made again: %u\n"
+	       "Cuts made again: %u\n",
+	       s->observe, s->freezer, *s->track ? s->track : "none", (unsigned long long)s->pages_saved,
+	       (unsigned long long)s->pages_copied_in_stop, (unsigned long long)s->pages_torn, s->restops,
+	       s->retakes);
 	fflush(stdout);
-}
-
-static void fill_report(const struct flow *f, struct dump_report *r)
-{
-	*r = (struct dump_report){
-		.stats = f->stats,
-		.cut_pages_copied = f->stats.pages_written + f->stats.shpages_written,
-		.retakes = f->retakes,
-	};
-	snprintf(r->observe, sizeof(r->observe), "%s", observer_backend(f->observer));
-	snprintf(r->freezer, sizeof(r->freezer), "%s", freeze_backend(f->freeze));
-	if (!f->tracker)
-		return;
-	const struct track_stats *t = tracker_stats(f->tracker);
-
-	snprintf(r->track, sizeof(r->track), "%s", tracker_backend(f->tracker));
-	r->pages_saved = t->pages_saved;
-	r->cut_pages_copied = t->cut_pages_copied;
-	r->pages_torn = t->pages_torn;
 }
 
 /* Cannot be undone: the set becomes valid, and a target that is not to go on is ended. */
@@ -487,13 +505,13 @@ static int commit(struct flow *f)
 		if (err)
 			return err;
 	}
-	f->stats.freezing_us = freeze_freezing_us(f->freeze);
-	f->stats.frozen_us = freeze_frozen_us(f->freeze) + f->vain_us;
-	if (f->tracker)
-		f->stats.frozen_us += tracker_stats(f->tracker)->paused_us;
-	report_stats(f);
-	if (req->report)
-		fill_report(f, req->report);
+	gather_stats(f);
+	log_info("stopped in %u us, stood still for %u us, %llu pages written", f->stats.freezing_us, f->stats.frozen_us,
+		 (unsigned long long)(f->stats.pages_written + f->stats.shpages_written));
+	if (req->display_stats)
+		display_stats(&f->stats);
+	if (req->stats)
+		*req->stats = f->stats;
 	return stats_write_dump(req->work_dirfd, &f->stats);
 }
 
@@ -539,7 +557,7 @@ static int take_cut(struct flow *f)
 			if (err)
 				return err;
 		}
-		err = stages_run(cut_stages, NR_CUT_STAGES, f, worker_should_stop);
+		err = stages_run(cut_stages, NR_CUT_STAGES, f, worker_should_stop, note_time);
 	}
 	return err;
 }
@@ -585,13 +603,13 @@ static int dump_in_worker(void *arg)
 	int err = -EAGAIN;
 
 	if (wants_tracking(f.req))
-		err = stages_run(live_stages, NR_LIVE_STAGES, &f, worker_should_stop);
+		err = stages_run(live_stages, NR_LIVE_STAGES, &f, worker_should_stop, NULL);
 	if (err == -EAGAIN) {
 		if (f.retakes)
 			log_warn("pid %d: its memory changed in ways that could not be followed in %d tries; it is copied "
 				 "inside the stop",
 				 f.req->root, CUT_TRIES);
-		err = stages_run(dump_stages, NR_DUMP_STAGES, &f, worker_should_stop);
+		err = stages_run(dump_stages, NR_DUMP_STAGES, &f, worker_should_stop, note_time);
 	}
 	if (err)
 		return err;

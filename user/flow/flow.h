@@ -13,16 +13,6 @@ struct stage {
 	void (*undo)(struct flow *f); /* may be NULL: nothing to undo */
 };
 
-/* What a dump cost, as bcr saw it. Back ends are those that were used in the end; "": none was needed. */
-struct dump_report {
-	char observe[16], freezer[16], track[16];
-	struct dump_stats stats;
-	uint64_t pages_saved;      /* copied before the target wrote them */
-	uint64_t cut_pages_copied; /* copied inside the stop of a cut; without a cut, all are */
-	uint64_t pages_torn;
-	uint32_t retakes;          /* cuts made again */
-};
-
 struct dump_request {
 	pid_t root;
 	const char *images_dir, *work_dir; /* work_dir NULL: images_dir */
@@ -37,7 +27,7 @@ struct dump_request {
 	int status_fd;        /* -1: none */
 	bool display_stats;
 	bool progress;        /* stderr is a terminal */
-	struct dump_report *report; /* filled on success; memory shared with children (MAP_SHARED). NULL: not wanted */
+	struct dump_stats *stats; /* filled on success; memory shared with children (MAP_SHARED). NULL: not wanted */
 };
 
 struct restore_request {

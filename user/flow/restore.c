@@ -187,7 +187,7 @@ int flow_restore(const struct restore_request *req)
 {
 	struct flow f = { .req = req, .start_us = clock_us() };
 
-	if (stages_run(restore_stages, NR_RESTORE_STAGES, &f, NULL))
+	if (stages_run(restore_stages, NR_RESTORE_STAGES, &f, NULL, NULL))
 		return 1;
 	pid_t root = restore_root_pid(f.restore);
 	restore_destroy(f.restore);

@@ -27,7 +27,8 @@ void status_ready(int fd)
 	close(fd);
 }
 
-static int run_stage(const struct stage *s, struct flow *f, bool (*stop)(void))
+static int run_stage(const struct stage *s, struct flow *f, bool (*stop)(void),
+		     void (*timed)(struct flow *f, const char *name, uint64_t us))
 {
 	const char *chosen = getenv("BCR_FAIL_AT");
 	bool inject = chosen && !strcmp(chosen, s->name);
@@ -43,14 +44,19 @@ static int run_stage(const struct stage *s, struct flow *f, bool (*stop)(void))
 		log_info("stage %s failed after %.3f ms", s->name, (clock_us() - start) / 1000.0);
 		return err;
 	}
-	log_info("stage %s: %.3f ms", s->name, (clock_us() - start) / 1000.0);
+	uint64_t us = clock_us() - start;
+
+	if (timed)
+		timed(f, s->name, us);
+	log_info("stage %s: %.3f ms", s->name, us / 1000.0);
 	return inject ? fail(-ECANCELED, "stage %s: made to fail by BCR_FAIL_AT", s->name) : 0;
 }
 
-int stages_run(const struct stage *stages, size_t nr, struct flow *f, bool (*stop)(void))
+int stages_run(const struct stage *stages, size_t nr, struct flow *f, bool (*stop)(void),
+	       void (*timed)(struct flow *f, const char *name, uint64_t us))
 {
 	for (size_t i = 0; i < nr; i++) {
-		int err = run_stage(&stages[i], f, stop);
+		int err = run_stage(&stages[i], f, stop, timed);
 
 		if (!err)
 			continue;

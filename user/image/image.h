@@ -53,10 +53,24 @@ int images_load(int dirfd, const char *path, struct model **ret);
 int images_open_pages(int dirfd, uint32_t pages_id, int *ret_fd);
 
 /* stats-dump / stats-restore: times in microseconds. */
+enum { STATS_MAX_STAGES = 12 };
+
 struct dump_stats {
 	uint32_t freezing_us, frozen_us, memdump_us, memwrite_us;
 	uint64_t pages_scanned, pages_skipped_parent, pages_written;
 	uint64_t shpages_scanned, shpages_written;
+
+	/* bcr's own, in stats-dump.bcr. Back ends are those that were used in the end; "": none was needed. */
+	char observe[16], freezer[16], track[16];
+	uint64_t pages_saved;          /* before the target wrote them */
+	uint64_t pages_copied_in_stop;
+	uint64_t pages_torn;
+	uint32_t retakes, restops;     /* cuts and stops made again */
+	uint32_t nr_stages;
+	struct stage_time {
+		char name[16];
+		uint32_t us;
+	} stages[STATS_MAX_STAGES];    /* of the stop; of the last one when cuts were made again */
 };
 struct restore_stats {
 	uint64_t pages_compared, pages_skipped_cow, pages_restored;

@@ -25,5 +25,6 @@ static const uint32_t MAGIC_STATS = 0x57093306;
 static const uint32_t MAGIC_BCR_THREADS = 0x62637254;
 static const uint32_t MAGIC_BCR_OBJECTS = 0x6263724f;
 static const uint32_t MAGIC_BCR_MANIFEST = 0x6263724d;
+static const uint32_t MAGIC_BCR_STATS = 0x62637253;
 
 #endif

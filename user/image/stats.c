@@ -1,4 +1,5 @@
-/* Figures of a dump or a restore ↔ stats-dump, stats-restore in the work directory. */
+/* Figures of a dump or a restore ↔ stats-dump, stats-dump.bcr and stats-restore in the work directory. */
+#include "images/bcr-stats.pb-c.h"
 #include "images/stats.pb-c.h"
 
 #include <errno.h>
@@ -30,18 +31,17 @@ static int write_all(int fd, const void *buf, size_t len)
 	return 0;
 }
 
-/* The name is CRIU's: without the .img of older versions. */
-static int stats_write(int dirfd, const char *name, const StatsEntry *msg)
+static int stats_write(int dirfd, const char *name, uint32_t magic, const ProtobufCMessage *msg)
 {
-	size_t len = stats_entry__get_packed_size(msg);
+	size_t len = protobuf_c_message_get_packed_size(msg);
 	_cleanup_free_ uint8_t *buf = malloc(12 + len);
 	char tmp[IMAGE_NAME_MAX];
-	uint32_t head[3] = { MAGIC_SERVICE, MAGIC_STATS, len };
+	uint32_t head[3] = { MAGIC_SERVICE, magic, len };
 
 	if (!buf)
 		return fail(-ENOMEM, "%s: write", name);
 	memcpy(buf, head, sizeof(head));
-	stats_entry__pack(msg, buf + sizeof(head));
+	protobuf_c_message_pack(msg, buf + sizeof(head));
 	snprintf(tmp, sizeof(tmp), ".%s.tmp", name);
 
 	_cleanup_close_ int fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -57,6 +57,38 @@ static int stats_write(int dirfd, const char *name, const StatsEntry *msg)
 		return 0;
 	unlinkat(dirfd, tmp, 0);
 	return fail(err, "%s: write", name);
+}
+
+/* "": absent. */
+static char *text_or_null(const char *s)
+{
+	return *s ? (char *)s : NULL;
+}
+
+static int write_own(int dirfd, const struct dump_stats *s)
+{
+	BcrStageEntry stages[STATS_MAX_STAGES], *list[STATS_MAX_STAGES];
+	BcrStatsEntry msg = BCR_STATS_ENTRY__INIT;
+
+	for (uint32_t i = 0; i < s->nr_stages; i++) {
+		list[i] = &stages[i];
+		bcr_stage_entry__init(list[i]);
+		list[i]->name = (char *)s->stages[i].name;
+		list[i]->time_us = s->stages[i].us;
+	}
+	msg.n_stages = s->nr_stages;
+	msg.stages = list;
+	msg.has_pages_saved = msg.has_pages_copied_in_stop = msg.has_pages_torn = true;
+	msg.has_cuts_made_again = msg.has_stops_made_again = true;
+	msg.pages_saved = s->pages_saved;
+	msg.pages_copied_in_stop = s->pages_copied_in_stop;
+	msg.pages_torn = s->pages_torn;
+	msg.cuts_made_again = s->retakes;
+	msg.stops_made_again = s->restops;
+	msg.observe = text_or_null(s->observe);
+	msg.freezer = text_or_null(s->freezer);
+	msg.track = text_or_null(s->track);
+	return stats_write(dirfd, "stats-dump.bcr", MAGIC_BCR_STATS, &msg.base);
 }
 
 int stats_write_dump(int dirfd, const struct dump_stats *s)
@@ -78,7 +110,10 @@ int stats_write_dump(int dirfd, const struct dump_stats *s)
 	dump.has_shpages_written = true;
 	dump.shpages_written = s->shpages_written;
 	msg.dump = &dump;
-	return stats_write(dirfd, "stats-dump", &msg);
+
+	/* The names are CRIU's: without the .img of older versions. */
+	int err = stats_write(dirfd, "stats-dump", MAGIC_STATS, &msg.base);
+	return err ? err : write_own(dirfd, s);
 }
 
 int stats_write_restore(int dirfd, const struct restore_stats *s)
@@ -93,7 +128,42 @@ int stats_write_restore(int dirfd, const struct restore_stats *s)
 	restore.has_pages_restored = true;
 	restore.pages_restored = s->pages_restored;
 	msg.restore = &restore;
-	return stats_write(dirfd, "stats-restore", &msg);
+	return stats_write(dirfd, "stats-restore", MAGIC_STATS, &msg.base);
+}
+
+static void copy_text(char *to, size_t len, const char *from)
+{
+	snprintf(to, len, "%s", from ? from : "");
+}
+
+/* Sets of CRIU have none. */
+static int read_own(const struct image_source *src, struct dump_stats *s)
+{
+	_cleanup_reader_ struct image_reader r = {};
+	_cleanup_message_ BcrStatsEntry *msg = NULL;
+	int err = reader_open(&r, src, MAGIC_SERVICE, MAGIC_BCR_STATS, "stats-dump.bcr");
+
+	if (!err)
+		err = reader_single(&r, &bcr_stats_entry__descriptor, &msg);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	if (msg->n_stages > STATS_MAX_STAGES)
+		return bad_image(&r, "names %zu stages", msg->n_stages);
+	for (; s->nr_stages < msg->n_stages; s->nr_stages++) {
+		struct stage_time *stage = &s->stages[s->nr_stages];
+
+		copy_text(stage->name, sizeof(stage->name), msg->stages[s->nr_stages]->name);
+		stage->us = msg->stages[s->nr_stages]->time_us;
+	}
+	s->pages_saved = msg->pages_saved;
+	s->pages_copied_in_stop = msg->pages_copied_in_stop;
+	s->pages_torn = msg->pages_torn;
+	s->retakes = msg->cuts_made_again;
+	s->restops = msg->stops_made_again;
+	copy_text(s->observe, sizeof(s->observe), msg->observe);
+	copy_text(s->freezer, sizeof(s->freezer), msg->freezer);
+	copy_text(s->track, sizeof(s->track), msg->track);
+	return 0;
 }
 
 int stats_read_dump(int dirfd, struct dump_stats *ret)
@@ -120,5 +190,5 @@ int stats_read_dump(int dirfd, struct dump_stats *ret)
 		.shpages_scanned = msg->dump->shpages_scanned,
 		.shpages_written = msg->dump->shpages_written,
 	};
-	return 0;
+	return read_own(&src, ret);
 }
