@@ -18,6 +18,15 @@ uint64_t clock_us(void)
 	return ts.tv_sec * 1000000ULL + ts.tv_nsec / 1000;
 }
 
+/* What this thread has had of a processor: a stage that waits, or is kept waiting, takes longer than that. */
+static uint64_t cpu_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return ts.tv_sec * 1000000ULL + ts.tv_nsec / 1000;
+}
+
 void status_ready(int fd)
 {
 	if (fd < 0)
@@ -32,7 +41,7 @@ static int run_stage(const struct stage *s, struct flow *f, bool (*stop)(void),
 {
 	const char *chosen = getenv("BCR_FAIL_AT");
 	bool inject = chosen && !strcmp(chosen, s->name);
-	uint64_t start = clock_us();
+	uint64_t start = clock_us(), start_cpu = cpu_us();
 	int err;
 
 	if (stop && stop())
@@ -48,7 +57,7 @@ static int run_stage(const struct stage *s, struct flow *f, bool (*stop)(void),
 
 	if (timed)
 		timed(f, s->name, us);
-	log_info("stage %s: %.3f ms", s->name, us / 1000.0);
+	log_info("stage %s: %.3f ms, %.3f of a processor", s->name, us / 1000.0, (cpu_us() - start_cpu) / 1000.0);
 	return inject ? fail(-ECANCELED, "stage %s: made to fail by BCR_FAIL_AT", s->name) : 0;
 }
 
