@@ -12,16 +12,17 @@
  *   sample=N     1 (default): the first thread samples the clock; 0: it sleeps
  *
  * Builds its load, closes READY_FD to say so, and samples the clock. What it sees goes to DIR/figures, apart for each epoch; the
- * driver sets the epoch. The largest gap between two samples is the time the thread did not run. It counts as *stopped* when the kernel says that the thread gave up
- * its processor by itself meanwhile: this thread never sleeps, so somebody stopped it; being preempted by another task counts otherwise.
+ * driver sets the epoch. The largest gap between two samples is the time the thread did not run. When the kernel says that the thread gave up
+ * its processor meanwhile, somebody stopped it, for it never sleeps by itself: *stopped* is the largest such gap, less the time in it that the
+ * thread waited for a processor which other tasks had.
  *
  * On SIGTERM it looks whether all of its memory is what it was (writers write what is there already), says so in DIR/figures, and ends.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +39,7 @@ enum {
 	VERDICT_GOOD = 1,
 	VERDICT_BAD = 2,
 	NR_LOGGED = 64,
-	NOTICED_NS = 20000,    /* shorter gaps are not asked about: two readings and the question take time, too */
+	NOTICED_NS = 2000,     /* shorter gaps are not asked about: the questions take time, too */
 	LOGGED_NS = 100000,
 	PACE_NS = 1000000,     /* writers work in portions of this */
 	MAX_BEHIND_NS = 10000000,
@@ -51,11 +52,12 @@ struct figures {
 	volatile uint64_t verdict;
 	volatile uint64_t pages_written;
 	volatile uint64_t nr_logged;
+	volatile uint64_t epoch_seen; /* the first thread counts for this one */
 	struct {
 		volatile uint64_t gap_ns, stopped_ns;
 	} of[NR_EPOCHS];
 	struct {
-		volatile uint64_t end_ns, gap_ns, stopped;
+		volatile uint64_t end_ns, gap_ns, stopped_ns;
 	} log[NR_LOGGED]; /* the last long ones: number n is at n % NR_LOGGED */
 };
 
@@ -314,11 +316,32 @@ static void start_processes(int ready_fd)
 	}
 }
 
-static long given_up(void)
-{
-	struct rusage usage;
+/* What this thread knows of itself. */
+struct sampler {
+	long given_up, taken;   /* how often it gave up its processor, and how often that was taken from it */
+	uint64_t wait_ns;       /* how long it had waited for a processor when it last asked */
+	uint64_t preempted_ns;  /* gaps since then in which its processor was taken */
+	uint64_t epoch;
+};
 
-	return getrusage(RUSAGE_THREAD, &usage) ? 0 : usage.ru_nvcsw;
+/*
+ * Asked only after a stop and before a dump begins: bcr refuses a target that has a file of /proc open. What the thread waited in
+ * between is known from its gaps.
+ */
+static uint64_t waited_ns(struct sampler *s)
+{
+	uint64_t now = 0, since = 0;
+	char text[128] = "";
+	int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0)
+		sscanf(text, "%*u %" SCNu64, &now);
+	close(fd);
+	if (now > s->wait_ns + s->preempted_ns)
+		since = now - s->wait_ns - s->preempted_ns;
+	s->wait_ns = now;
+	s->preempted_ns = 0;
+	return since;
 }
 
 static void keep_largest(volatile uint64_t *largest, uint64_t ns)
@@ -327,35 +350,54 @@ static void keep_largest(volatile uint64_t *largest, uint64_t ns)
 		*largest = ns;
 }
 
-static void note_gap(uint64_t end_ns, uint64_t gap_ns, bool stopped)
+static void note_gap(struct sampler *s, uint64_t end_ns, uint64_t gap_ns)
 {
-	if (stopped)
-		keep_largest(&figures->of[figures->epoch % NR_EPOCHS].stopped_ns, gap_ns);
+	struct rusage usage;
+	uint64_t stopped_ns = 0;
+
+	if (getrusage(RUSAGE_THREAD, &usage))
+		return;
+	if (usage.ru_nvcsw != s->given_up) {
+		uint64_t wait_ns = waited_ns(s);
+
+		stopped_ns = wait_ns < gap_ns ? gap_ns - wait_ns : 0;
+		keep_largest(&figures->of[s->epoch % NR_EPOCHS].stopped_ns, stopped_ns);
+		getrusage(RUSAGE_THREAD, &usage);
+	} else if (usage.ru_nivcsw != s->taken) {
+		s->preempted_ns += gap_ns;
+	}
+	s->given_up = usage.ru_nvcsw;
+	s->taken = usage.ru_nivcsw;
 	if (gap_ns < LOGGED_NS)
 		return;
 	size_t i = figures->nr_logged % NR_LOGGED;
 
 	figures->log[i].end_ns = end_ns;
 	figures->log[i].gap_ns = gap_ns;
-	figures->log[i].stopped = stopped;
+	figures->log[i].stopped_ns = stopped_ns;
 	figures->nr_logged++;
 }
 
 static void sample(void)
 {
-	long before = given_up();
+	struct sampler s = { .epoch = ~0ull };
 	uint64_t last = now_ns();
 
 	while (!end) {
 		uint64_t now = now_ns(), gap = now - last;
 
-		keep_largest(&figures->of[figures->epoch % NR_EPOCHS].gap_ns, gap);
+		if (figures->epoch != s.epoch) {
+			s.epoch = figures->epoch;
+			waited_ns(&s);
+			figures->epoch_seen = s.epoch;
+			last = now_ns();
+			continue;
+		}
+		keep_largest(&figures->of[s.epoch % NR_EPOCHS].gap_ns, gap);
 		last = now;
 		if (gap < NOTICED_NS)
 			continue;
-		long after = given_up();
-		note_gap(now, gap, after != before);
-		before = after;
+		note_gap(&s, now, gap);
 		last = now_ns();
 	}
 }
