@@ -13,8 +13,8 @@
  *
  * Builds its load, closes READY_FD to say so, and samples the clock. What it sees goes to DIR/figures, apart for each epoch; the
  * driver sets the epoch. The largest gap between two samples is the time the thread did not run. When the kernel says that the thread gave up
- * its processor meanwhile, somebody stopped it, for it never sleeps by itself: *stopped* is the largest such gap, less the time in it that the
- * thread waited for a processor which other tasks had.
+ * its processor meanwhile, somebody *stopped* it, for it never sleeps by itself. What remains of that without the time that it waited for
+ * a processor, which others had, is *net*.
  *
  * On SIGTERM it looks whether all of its memory is what it was (writers write what is there already), says so in DIR/figures, and ends.
  */
@@ -38,7 +38,7 @@ enum {
 	NR_EPOCHS = 64,
 	VERDICT_GOOD = 1,
 	VERDICT_BAD = 2,
-	NR_LOGGED = 64,
+	NR_LOGGED = 96,
 	NOTICED_NS = 2000,     /* shorter gaps are not asked about: the questions take time, too */
 	LOGGED_NS = 100000,
 	PACE_NS = 1000000,     /* writers work in portions of this */
@@ -54,10 +54,10 @@ struct figures {
 	volatile uint64_t nr_logged;
 	volatile uint64_t epoch_seen; /* the first thread counts for this one */
 	struct {
-		volatile uint64_t gap_ns, stopped_ns;
+		volatile uint64_t gap_ns, stopped_ns, net_ns;
 	} of[NR_EPOCHS];
 	struct {
-		volatile uint64_t end_ns, gap_ns, stopped_ns;
+		volatile uint64_t end_ns, gap_ns, net_ns; /* net_ns 0: nobody stopped it */
 	} log[NR_LOGGED]; /* the last long ones: number n is at n % NR_LOGGED */
 };
 
@@ -184,9 +184,9 @@ static void map_figures(const char *dir)
 
 	snprintf(path, sizeof(path), "%s/figures", dir);
 	int fd = open(path, O_RDWR | O_CREAT, 0600);
-	if (fd < 0 || ftruncate(fd, PAGE))
+	if (fd < 0 || ftruncate(fd, sizeof(*figures)))
 		die(path);
-	figures = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	figures = mmap(NULL, sizeof(*figures), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (figures == MAP_FAILED)
 		die(path);
 	close(fd);
@@ -353,15 +353,16 @@ static void keep_largest(volatile uint64_t *largest, uint64_t ns)
 static void note_gap(struct sampler *s, uint64_t end_ns, uint64_t gap_ns)
 {
 	struct rusage usage;
-	uint64_t stopped_ns = 0;
+	uint64_t net_ns = 0;
 
 	if (getrusage(RUSAGE_THREAD, &usage))
 		return;
 	if (usage.ru_nvcsw != s->given_up) {
 		uint64_t wait_ns = waited_ns(s);
 
-		stopped_ns = wait_ns < gap_ns ? gap_ns - wait_ns : 0;
-		keep_largest(&figures->of[s->epoch % NR_EPOCHS].stopped_ns, stopped_ns);
+		net_ns = wait_ns < gap_ns ? gap_ns - wait_ns : 1;
+		keep_largest(&figures->of[s->epoch % NR_EPOCHS].stopped_ns, gap_ns);
+		keep_largest(&figures->of[s->epoch % NR_EPOCHS].net_ns, net_ns);
 		getrusage(RUSAGE_THREAD, &usage);
 	} else if (usage.ru_nivcsw != s->taken) {
 		s->preempted_ns += gap_ns;
@@ -374,7 +375,7 @@ static void note_gap(struct sampler *s, uint64_t end_ns, uint64_t gap_ns)
 
 	figures->log[i].end_ns = end_ns;
 	figures->log[i].gap_ns = gap_ns;
-	figures->log[i].stopped_ns = stopped_ns;
+	figures->log[i].net_ns = net_ns;
 	figures->nr_logged++;
 }
 
