@@ -44,7 +44,7 @@ struct dimension {
 	size_t nr;
 };
 
-enum figure { GAP, FROZEN, WHOLE, IN_STOP, SAVED, TORN, RETAKES, NR_FIGURES };
+enum figure { GAP, FROZEN, WHOLE, IN_STOP, SAVED, TORN, RESTOPS, RETAKES, NR_FIGURES };
 
 static const struct {
 	const char *title, *key;
@@ -57,6 +57,7 @@ static const struct {
 	[IN_STOP] = { "in stop", "pages_copied_in_stop", 8, false },
 	[SAVED] = { "before write", "pages_copied_before_write", 13, false },
 	[TORN] = { "torn", "pages_torn", 6, false },
+	[RESTOPS] = { "stops again", "stops_made_again", 12, false },
 	[RETAKES] = { "cuts again", "cuts_made_again", 11, false },
 };
 
@@ -287,6 +288,7 @@ static int measure(struct bench *b, struct combination *c)
 	s.v[IN_STOP] = r->pages_copied_in_stop;
 	s.v[SAVED] = r->pages_saved;
 	s.v[TORN] = r->pages_torn;
+	s.v[RESTOPS] = r->restops;
 	s.v[RETAKES] = r->retakes;
 	return VEC_PUSH(&c->samples, s) ? fail(-ENOMEM, "bench") : 0;
 }
