@@ -37,6 +37,26 @@ static void give_up(struct restore *r)
 	_exit(1);
 }
 
+/*
+ * Since Linux commit "pid: perform free_pid() calls outside of tasklist_lock" (v6.15) a process that was collected is gone for all to
+ * see a moment before its number is free again. Nothing tells of that moment, so it is tried for a while; that the number is
+ * really in use was ruled out before (check_pids in restore.c).
+ */
+static pid_t clone_with_pid(struct clone_args *ca)
+{
+	enum { TRIES = 200 };
+	static const struct timespec pause = { .tv_nsec = 500000 };
+
+	for (int i = 0;; i++) {
+		pid_t pid = syscall(SYS_clone3, ca, sizeof(*ca));
+
+		if (pid >= 0 || errno != EEXIST || i == TRIES)
+			return pid;
+		nanosleep(&pause, NULL);
+		errno = EEXIST;
+	}
+}
+
 pid_t task_fork(struct restore *r, size_t index, const struct mm *inherited)
 {
 	const struct task *t = r->plan->tasks.v[index].task;
@@ -51,7 +71,7 @@ pid_t task_fork(struct restore *r, size_t index, const struct mm *inherited)
 		ca.flags = CLONE_PARENT;
 		ca.exit_signal = 0;
 	}
-	pid_t pid = syscall(SYS_clone3, &ca, sizeof(ca));
+	pid_t pid = clone_with_pid(&ca);
 	if (pid == 0)
 		task_main(r, index, inherited);
 	if (pid > 0)
