@@ -99,6 +99,15 @@ $(O)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h vmlinux/*.h)
 $(O)/bpf/%.skel.h: $(O)/bpf/%.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@.tmp && mv $@.tmp $@
 
+# The same with deliberate faults to choose from, for tests that have to notice them.
+$(O)/tests/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h vmlinux/*.h)
+	$(call say,BPF,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -DBPF_TEST -c -o $@.tmp $< && $(LLVM_STRIP) -g $@.tmp && mv $@.tmp $@
+
+$(O)/tests/bpf/%.skel.h: $(O)/tests/bpf/%.bpf.o
+	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@.tmp && mv $@.tmp $@
+
 $(O)/pie/%.elf: pie/%.c $(wildcard pie/*.h) pie/pie.lds
 	$(call say,PIE,$<)
 	@mkdir -p $(@D)
@@ -123,6 +132,8 @@ $(FLOWC): $(O)/tests/flow/%: tests/flow/%.c $(LIB)
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -Itests/lib $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(LIB) $(LIBS)
+
+$(O)/tests/flow/track_order: $(O)/tests/bpf/track.skel.h
 
 # The fuzzer is coverage-guided by clang's libFuzzer: the decoders are compiled again, instrumented.
 FUZZ_SRC := $(wildcard user/base/*.c user/model/*.c user/image/*.c user/kinds/*.c user/sys/*.c)

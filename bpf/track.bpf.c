@@ -113,6 +113,42 @@ struct saved_page {
 	__u8 bytes[TRACK_PAGE_BYTES];
 };
 
+#ifdef BPF_TEST
+/* For tests/flow/track_order.c: takes the number too early; dwells now and then, until another thread has written the page. */
+const volatile __u32 number_first, dwell;
+
+struct dwelling {
+	__u64 addr, words[2];
+};
+
+static long dwell_on(__u32 i, void *arg)
+{
+	struct dwelling *d = arg;
+	__u64 now[2];
+
+	return bpf_probe_read_user(now, sizeof(now), (void *)d->addr) || now[0] != d->words[0] || now[1] != d->words[1];
+}
+
+static __always_inline void dwell_at(__u64 addr)
+{
+	struct dwelling d = { .addr = addr };
+
+	if (bpf_get_smp_processor_id() & 1 && !bpf_probe_read_user(d.words, sizeof(d.words), (void *)addr))
+		bpf_loop(dwell, dwell_on, &d, 0);
+}
+#else
+enum { number_first = 0 };
+
+static __always_inline void dwell_at(__u64 addr)
+{
+}
+#endif
+
+static __always_inline __u64 next_number(struct track_control *c)
+{
+	return __sync_fetch_and_add(&c->seq, 1) + 1;
+}
+
 static __always_inline void save(struct track_control *c, __u64 addr, __u32 mm, __u32 by_call)
 {
 	struct saved_page *page = bpf_ringbuf_reserve(&saved_pages, sizeof(*page), 0);
@@ -125,9 +161,14 @@ static __always_inline void save(struct track_control *c, __u64 addr, __u32 mm, 
 	page->head.mm = mm;
 	page->head.by_call = by_call;
 	page->head.reserved = 0;
+	if (number_first)
+		page->head.seq = next_number(c);
+	dwell_at(addr);
 	page->head.nr_unread = bpf_probe_read_user(page->bytes, sizeof(page->bytes), (void *)addr) != 0;
+	dwell_at(addr);
 	/* The order matters: see above. */
-	page->head.seq = __sync_fetch_and_add(&c->seq, 1) + 1;
+	if (!number_first)
+		page->head.seq = next_number(c);
 	bpf_ringbuf_submit(page, wakeup_flag(c));
 }
 
@@ -230,7 +271,7 @@ static __always_inline void flush_unread(struct drop *d, __u64 end)
 	r->by_call = 1;
 	r->reserved = 0;
 	r->nr_unread = (end - d->unread) / TRACK_PAGE_BYTES;
-	r->seq = __sync_fetch_and_add(&c->seq, 1) + 1;
+	r->seq = next_number(c);
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	d->unread = 0;
 }
