@@ -31,6 +31,10 @@ struct mm_struct___brk {
 	unsigned long start_brk, brk;
 } __attribute__((preserve_access_index));
 
+struct mm_struct___pinned {
+	atomic64_t pinned_vm;
+} __attribute__((preserve_access_index));
+
 extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
 extern void bpf_task_release(struct task_struct *p) __ksym __weak;
 
@@ -423,4 +427,34 @@ int track_forget(struct track_add_args *args)
 		bpf_map_delete_elem(&tracked_mms, mm);
 	*mm = 0;
 	return 0;
+}
+
+struct pinned_search {
+	__u32 from, found;
+};
+
+static long look_at_pins(__u32 i, void *arg)
+{
+	struct pinned_search *s = arg;
+	__u32 nr = s->from + i;
+	__u64 *mm = bpf_map_lookup_elem(&mm_addresses, &nr);
+
+	if (!mm)
+		return 1;
+	struct mm_struct___pinned *m = (void *)*mm;
+	if (!m || !BPF_CORE_READ(m, pinned_vm.counter))
+		return 0;
+	s->found = nr;
+	return 1;
+}
+
+/* The first of these address spaces that has pages pinned for long; TRACK_NR_MMS: none has. */
+SEC("syscall")
+int track_next_pinned(struct track_range_args *args)
+{
+	struct pinned_search s = { .from = args->from, .found = TRACK_NR_MMS };
+
+	if (s.from < args->to && args->to <= TRACK_NR_MMS)
+		bpf_loop(args->to - s.from, look_at_pins, &s, 0);
+	return s.found;
 }

@@ -64,4 +64,9 @@ struct track_add_args {
 	__u32 mm;
 };
 
+/* Argument of track_next_pinned: look at address spaces [from, to). */
+struct track_range_args {
+	__u32 from, to;
+};
+
 #endif

@@ -170,6 +170,19 @@ void cow_forget(struct cow *c, uint32_t mm)
 		log_debug("address space %u is not known to BPF", mm);
 }
 
+int cow_next_pinned(struct cow *c, size_t from, size_t to, size_t *ret)
+{
+	struct track_range_args args = { .from = from, .to = to };
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &args, .ctx_size_in = sizeof(args));
+
+	if (bpf_prog_test_run_opts(bpf_program__fd(c->skel->progs.track_next_pinned), &opts))
+		return fail(-errno, "ask BPF which memory is pinned");
+	if (opts.retval >= TRACK_NR_MMS)
+		return -ENOENT;
+	*ret = opts.retval;
+	return 0;
+}
+
 void cow_begin_hints(struct cow *c)
 {
 	__atomic_store_n(&c->control->mode, TRACK_OFF, __ATOMIC_SEQ_CST);

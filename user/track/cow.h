@@ -29,6 +29,12 @@ int cow_add(struct cow *c, pid_t pid, uint32_t mm);
 /* It is no more. To be called before the userfaultfd, which keeps its kernel address from being used again, is closed. */
 void cow_forget(struct cow *c, uint32_t mm);
 
+/*
+ * The first of the address spaces [from, to) that has pages pinned for long: 0 and *ret, -ENOENT when none has, or a
+ * reported negative errno.
+ */
+int cow_next_pinned(struct cow *c, size_t from, size_t to, size_t *ret);
+
 /* Begins to collect hints, from none. */
 void cow_begin_hints(struct cow *c);
 

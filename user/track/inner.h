@@ -38,6 +38,7 @@ struct track_mm {
 	bool keep_shared; /* pages may be shared copy-on-write with others of the tree */
 	bool present;    /* in the model of the stop */
 	bool blind;      /* the look before the stop failed */
+	bool pinned;     /* pages of it are pinned for long: nothing in it is tracked this time */
 	spans ranges;    /* private mappings, the ones to look at */
 	spans seen;      /* by the scan before the stop, or inside it when everything had to be looked at */
 	VEC(struct patch) patches; /* in the order they were made: the last says what is so */
@@ -123,6 +124,13 @@ int pages_look_everywhere(const struct tracker *t, struct track_mm *tm, bool pro
 
 /* Follows hints from number `from` on. 0, a negative errno, or 1: they do not say enough. */
 int pages_follow_hints(struct tracker *t, size_t from, size_t *ret_nr);
+
+/*
+ * pinned.c: sets tm->pinned where pages are pinned for long. Inside the stop, for all, and nothing of such an address space is tracked
+ * any more: 0 or a reported negative errno.
+ */
+void pinned_look(struct track_mm *tm);
+int pinned_look_in_stop(struct tracker *t);
 
 /* now.c: copying now, ahead or inside the stop. */
 

@@ -373,6 +373,10 @@ int tracker_precut(struct tracker *t, const struct model *running)
 			protect_barrier(*tm);
 		if (!err)
 			look_before(t, *tm);
+		(*tm)->pinned = false;
+		/* What is written to such a page between the two looks must not be missed by what is copied ahead. */
+		if (!err && t->ops->copies_ahead)
+			pinned_look(*tm);
 		if (!err && t->ops->copies_ahead)
 			err = copy_ahead(t, *tm);
 	}
@@ -569,6 +573,8 @@ static int cut(struct tracker *t, const struct model *stopped, bool same)
 
 	int err = same ? take_remapped(t, stopped) : take_mappings(t, stopped);
 
+	if (!err)
+		err = pinned_look_in_stop(t);
 	/* Without protection, what was written has to be copied before the look, which forgets it. */
 	VEC_FOREACH(mm, &stopped->mms) {
 		if (err)
