@@ -150,9 +150,11 @@ static void check_remote(pid_t pid)
 	struct remote r;
 	int64_t ret = 0;
 	taddr_t at;
+	struct way_back_code code;
 
+	way_back_find(pid, &code);
 	for (int i = 0; i < 4; i++) {
-		if (remote_begin(&r, pid, shared->tids[i])) {
+		if (remote_begin(&r, pid, shared->tids[i], &code)) {
 			check(false, "remote_begin failed");
 			continue;
 		}

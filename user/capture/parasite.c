@@ -50,7 +50,7 @@ int parasite_inject(pid_t pid, pid_t tid, struct parasite *ret)
 {
 	struct remote r;
 	taddr_t base = 0;
-	int err = remote_begin(&r, pid, tid);
+	int err = remote_begin(&r, pid, tid, NULL);
 
 	if (err)
 		return err;
@@ -149,7 +149,7 @@ static int fetch_list(const struct parasite *p, pid_t tid, struct parasite_list 
 int parasite_execute(const struct parasite *p, pid_t tid, struct parasite_list *list)
 {
 	struct remote r;
-	int err = remote_begin(&r, p->pid, tid);
+	int err = remote_begin(&r, p->pid, tid, NULL);
 
 	if (err)
 		return err;
@@ -172,7 +172,7 @@ int parasite_execute(const struct parasite *p, pid_t tid, struct parasite_list *
 int parasite_remove(const struct parasite *p, pid_t tid)
 {
 	struct remote r;
-	int err = remote_begin(&r, p->pid, tid);
+	int err = remote_begin(&r, p->pid, tid, NULL);
 
 	if (err)
 		return err;

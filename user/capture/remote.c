@@ -123,7 +123,18 @@ static bool has_seccomp(pid_t tid)
 	return mode != 0;
 }
 
-int remote_begin(struct remote *r, pid_t pid, pid_t tid)
+/* If nothing more is done to the thread, it returns to its work. */
+static int enter_way_back(struct remote *r)
+{
+	struct cpu_regs regs = r->saved;
+
+	if (!r->way_back.open)
+		return 0;
+	way_back_enter(&r->way_back, &regs);
+	return ptrace_set_regs(r->tid, &regs);
+}
+
+int remote_begin(struct remote *r, pid_t pid, pid_t tid, const struct way_back_code *code)
 {
 	*r = (struct remote){ .pid = pid, .tid = tid, .timeout_ms = 10000 };
 
@@ -146,9 +157,16 @@ int remote_begin(struct remote *r, pid_t pid, pid_t tid)
 	err = ptrace_set_options(tid, options);
 	if (err)
 		return fail(err, "pid %d thread %d: suspend its seccomp filter", pid, tid);
-	err = ptrace_set_sigmask(tid, ~0ull);
+	if (code)
+		way_back_open(pid, tid, code, &r->saved, r->saved_sigmask, &r->way_back);
+	/* From here to the end of remote_end(), every moment may be our last one. */
+	err = enter_way_back(r);
+	if (!err)
+		err = ptrace_set_sigmask(tid, ~0ull);
 	if (err) {
+		ptrace_set_regs(tid, &r->saved);
 		ptrace_set_options(tid, 0);
+		way_back_close(pid, &r->way_back, err == -ESRCH);
 		return fail(err, "pid %d thread %d: block its signals", pid, tid);
 	}
 	return 0;
@@ -188,13 +206,17 @@ static int64_t result_of(int64_t ax)
 	return ax <= -512 && ax >= -516 ? -EINTR : ax;
 }
 
-int remote_syscall(struct remote *r, long nr, const uint64_t args[6], int64_t *ret)
+static int make_call(struct remote *r, long nr, const uint64_t args[6], bool makes_descriptor, int64_t *ret)
 {
 	uint64_t deadline_ns = ptrace_now_ns() + (uint64_t)r->timeout_ms * 1000000u;
 	struct cpu_regs regs = r->saved;
 	bool timed_out = false;
 
 	regs.ip = r->syscall_ip;
+	if (r->way_back.open) {
+		regs.ip = r->way_back.code.syscall_ret;
+		regs.sp = way_back_stack(&r->way_back, makes_descriptor);
+	}
 	regs.ax = (uint64_t)nr;
 	regs.orig_ax = (uint64_t)-1;
 	regs.di = args[0];
@@ -229,6 +251,16 @@ int remote_syscall(struct remote *r, long nr, const uint64_t args[6], int64_t *r
 	return 0;
 }
 
+int remote_syscall(struct remote *r, long nr, const uint64_t args[6], int64_t *ret)
+{
+	return make_call(r, nr, args, false, ret);
+}
+
+int remote_open(struct remote *r, long nr, const uint64_t args[6], int64_t *ret)
+{
+	return make_call(r, nr, args, true, ret);
+}
+
 /* Ends in the kind of stop the thread was taken from: from there the kernel restarts an interrupted call. */
 static int back_to_trap(struct remote *r)
 {
@@ -248,19 +280,30 @@ static int back_to_trap(struct remote *r)
 	return err;
 }
 
-int remote_end(struct remote *r)
+/* Everything but the registers comes first: until they are set, the thread is on its way back. */
+static int give_back(struct remote *r)
 {
-	int err = ptrace_set_regs(r->tid, &r->saved);
+	int err = r->way_back.open ? enter_way_back(r) : ptrace_set_regs(r->tid, &r->saved);
+
 	if (!err)
 		err = back_to_trap(r);
 	if (!err)
-		err = ptrace_set_regs(r->tid, &r->saved);
-	if (!err)
 		err = ptrace_set_sigmask(r->tid, r->saved_sigmask);
-	if (!err)
-		err = ptrace_set_options(r->tid, 0);
 	if (!err && r->rseq_cs_at)
 		err = remote_write(r->pid, r->rseq_cs_at, &r->rseq_cs, sizeof(r->rseq_cs));
+	if (!err)
+		err = ptrace_set_regs(r->tid, &r->saved);
+	if (!err)
+		err = ptrace_set_options(r->tid, 0);
+	return err;
+}
+
+int remote_end(struct remote *r)
+{
+	int err = give_back(r);
+
+	/* A thread that is not ours any more may need its frame. */
+	way_back_close(r->pid, &r->way_back, err != 0);
 	if (err)
 		return fail(err, "pid %d thread %d: give it its registers back after a remote system call", r->pid, r->tid);
 	for (int sig = 1; sig <= MODEL_NSIG; sig++)

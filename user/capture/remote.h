@@ -3,11 +3,13 @@
  *
  * The thread must be in a ptrace stop of ours (freeze_stop(), freeze_read_cpu()) and is in one again after remote_end(),
  * with the registers it had: an interrupted call of its own is still restarted. If bcr is killed between remote_begin()
- * and remote_end(), the thread is lost: keep it short, and run where no signal of the user reaches.
+ * and remote_end(), the thread goes back to its work by itself (capture/way_back.h) after at most one call. Without that
+ * it is lost: keep it short, and run where no signal of the user reaches.
  */
 #ifndef BCR_CAPTURE_REMOTE_H
 #define BCR_CAPTURE_REMOTE_H
 
+#include "capture/way_back.h"
 #include "model/model.h"
 
 struct remote {
@@ -18,17 +20,23 @@ struct remote {
 	taddr_t rseq_cs_at;        /* 0: no critical section to keep */
 	uint64_t rseq_cs;
 	uint64_t held_back;        /* signals (bit n - 1) that came meanwhile although they were not wanted */
+	struct way_back way_back;
 	unsigned timeout_ms;       /* of one call; remote_begin() sets 10 s */
 };
 
-/* Failures of all of these have been reported. */
-int remote_begin(struct remote *r, pid_t pid, pid_t tid);
+/*
+ * Failures of all of these have been reported. `code` (may be NULL: the thread is lost when bcr is killed) is for its way back.
+ */
+int remote_begin(struct remote *r, pid_t pid, pid_t tid, const struct way_back_code *code);
 
 /*
  * Makes one system call; *ret is what the kernel returned (negative errno included). The return value is about
  * the making: -ETIMEDOUT when it had to be broken off, -ESRCH when the thread died.
  */
 int remote_syscall(struct remote *r, long nr, const uint64_t args[6], int64_t *ret);
+
+/* The same for a call that makes a descriptor, which is closed should bcr be killed before it is. */
+int remote_open(struct remote *r, long nr, const uint64_t args[6], int64_t *ret);
 
 /* Gives the thread back as it was. */
 int remote_end(struct remote *r);

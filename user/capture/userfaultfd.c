@@ -1,7 +1,7 @@
 /*
  * A userfaultfd of the target. The call works on the address space of whoever makes it, so the target has to: two remote
- * system calls in one thread, and in between the descriptor is duplicated to here. It is closed on exec, should bcr die
- * in the middle.
+ * system calls in one thread, and in between the descriptor is duplicated to here. Should bcr die in the middle, the thread finds its
+ * way back and the descriptor is closed (capture/way_back.h).
  */
 #include "capture/userfaultfd.h"
 
@@ -62,7 +62,7 @@ static int make_and_take(struct remote *r, int *ret)
 {
 	uint64_t args[6] = { O_CLOEXEC | UFFD_USER_MODE_ONLY };
 	int64_t fd, closed;
-	int err = remote_syscall(r, SYS_userfaultfd, args, &fd);
+	int err = remote_open(r, SYS_userfaultfd, args, &fd);
 
 	if (err)
 		return err;
@@ -84,7 +84,7 @@ static bool is_dead(pid_t tid)
 	return proc_open(tid, &dir) || proc_read_stat(dir, "stat", &stat) || stat.state == 'Z' || stat.state == 'X';
 }
 
-static int by_thread(pid_t pid, pid_t tid, int *ret)
+static int by_thread(pid_t pid, pid_t tid, const struct way_back_code *code, int *ret)
 {
 	struct remote r;
 	int err = ptrace_seize(tid, 0);
@@ -100,7 +100,7 @@ static int by_thread(pid_t pid, pid_t tid, int *ret)
 		ptrace_detach(tid, 0);
 		return err == -ESRCH ? err : fail(err, "pid %d thread %d: stop it for a moment", pid, tid);
 	}
-	err = remote_begin(&r, pid, tid);
+	err = remote_begin(&r, pid, tid, code);
 	if (!err) {
 		err = make_and_take(&r, ret);
 		int end_err = remote_end(&r);
@@ -117,6 +117,7 @@ static int by_thread(pid_t pid, pid_t tid, int *ret)
 int capture_userfaultfd(pid_t pid, int *ret)
 {
 	_cleanup_close_ int dir = -1;
+	struct way_back_code code;
 	proc_numbers tids = {};
 	int err = proc_open(pid, &dir);
 
@@ -124,9 +125,11 @@ int capture_userfaultfd(pid_t pid, int *ret)
 		err = proc_list(dir, "task", &tids);
 	if (!err && !tids.nr)
 		err = -ESRCH;
+	if (!err)
+		way_back_find(pid, &code);
 	/* A thread that has exited meanwhile, or a leader that exited long ago: the next one. */
 	for (size_t i = 0; i < tids.nr; i++) {
-		err = by_thread(pid, tids.v[i], ret);
+		err = by_thread(pid, tids.v[i], &code, ret);
 		if (err != -ESRCH)
 			break;
 	}

@@ -187,7 +187,10 @@ static int call_in_target(struct exec_request *req, int64_t *ret)
 {
 	struct remote r;
 	taddr_t scratch = 0;
-	int err = remote_begin(&r, req->pid, req->pid);
+	struct way_back_code code;
+
+	way_back_find(req->pid, &code);
+	int err = remote_begin(&r, req->pid, req->pid, &code);
 
 	if (err)
 		return err;
