@@ -1,6 +1,7 @@
 /*
  * What the tests of the tracker share. A target is forked; it is stopped, observed, cut, let go and copied; inside the stop
  * capture_memory() makes the reference: every page of the copy has to be equal to it, and exactly the same pages have to be there.
+ * With TRACK in the environment, only that back end is tested.
  */
 #ifndef TESTS_FLOW_TRACK_RIG_H
 #define TESTS_FLOW_TRACK_RIG_H
@@ -178,7 +179,7 @@ static inline int rig_each_thread(void *arg,
 
 static inline void rig_open(struct rig *r, const char *backend, const struct track_env *extra)
 {
-	struct observe_options opts = { .backend = "bpf", .shell_job = true, .ext_unix_sk = true, .file_locks = true,
+	struct observe_options opts = { .shell_job = true, .ext_unix_sk = true, .file_locks = true,
 					.any_tree = true };
 	struct track_env env = extra ? *extra : (struct track_env){};
 
@@ -195,6 +196,23 @@ static inline void rig_open(struct rig *r, const char *backend, const struct tra
 	model_destroy(m);
 	observer_set_tracked(r->observer, true);
 	observer_set_tracked(r->reference, true);
+}
+
+/* The next back end that works here, from *i on; NULL behind the last. Says why others do not. */
+static inline const char *rig_backend(size_t *i)
+{
+	const struct track_ops *ops;
+
+	while ((ops = track_ops_at((*i)++))) {
+		const char *why = "no reason known";
+
+		if (getenv("TRACK") && strcmp(getenv("TRACK"), ops->name))
+			continue;
+		if (!ops->probe(&why))
+			return ops->name;
+		printf("%s: not on this machine (%s)\n", ops->name, why);
+	}
+	return NULL;
 }
 
 static inline struct image_set *rig_set(struct rig *r, const char *name, int *ret_dirfd)

@@ -51,11 +51,11 @@ static void run(const char *backend)
 
 int main(void)
 {
-	static const char *const backends[] = { "wp-cow", "wp-async", "none" };
+	const char *backend;
 
 	log_set_modules(getenv("BCR_LOG"));
-	for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++)
-		run(backends[i]);
+	for (size_t i = 0; (backend = rig_backend(&i));)
+		run(backend);
 	puts("PASS");
 	return 0;
 }

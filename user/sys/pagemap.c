@@ -31,10 +31,7 @@ struct pagemap {
 	int fd;
 	bool can_scan;
 	uint64_t return_mask;
-	union {
-		struct page_range ranges[VEC_LEN];
-		uint64_t entries[VEC_LEN];
-	};
+	struct page_range ranges[VEC_LEN];
 };
 
 /* Returns the number of ranges found, or a negative errno. */
@@ -114,13 +111,17 @@ static int walk_by_scan(struct pagemap *pm, uint64_t start, uint64_t end,
 /* Bits of a /proc/PID/pagemap entry, Documentation/admin-guide/mm/pagemap.rst. */
 static uint64_t entry_categories(uint64_t e)
 {
+	if (!(e >> 62))
+		return 0;
 	return (e >> 63 & 1 ? PAGE_CAT_PRESENT : 0) | (e >> 62 & 1 ? PAGE_CAT_SWAPPED : 0) |
-	       (e >> 61 & 1 ? PAGE_CAT_FILE : 0) | (e >> 58 & 1 ? PAGE_CAT_GUARD : 0);
+	       (e >> 61 & 1 ? PAGE_CAT_FILE : 0) | (e >> 58 & 1 ? PAGE_CAT_GUARD : 0) |
+	       (e >> 55 & 1 ? PAGE_CAT_SOFT_DIRTY : 0);
 }
 
-static int walk_by_read(struct pagemap *pm, uint64_t start, uint64_t end,
-			int (*found)(void *arg, const struct page_range *r), void *arg)
+int pagemap_read(int fd, uint64_t start, uint64_t end, uint64_t told,
+		 int (*found)(void *arg, const struct page_range *r), void *arg)
 {
+	uint64_t entries[VEC_LEN];
 	struct page_range run = { 0 };
 	int err = 0;
 
@@ -129,13 +130,13 @@ static int walk_by_read(struct pagemap *pm, uint64_t start, uint64_t end,
 
 		if (want > VEC_LEN)
 			want = VEC_LEN;
-		ssize_t got = pread(pm->fd, pm->entries, want * 8, start >> PAGE_SHIFT << 3);
+		ssize_t got = pread(fd, entries, want * 8, start >> PAGE_SHIFT << 3);
 		if (got < 0)
 			return -errno;
 		if (got < 8)
 			break;
 		for (ssize_t i = 0; i < got / 8; i++, start += 1 << PAGE_SHIFT) {
-			uint64_t cat = entry_categories(pm->entries[i]);
+			uint64_t cat = entry_categories(entries[i]) & told;
 
 			if (run.end == start && run.categories == cat) {
 				run.end += 1 << PAGE_SHIFT;
@@ -153,7 +154,7 @@ int pagemap_walk(struct pagemap *pm, uint64_t start, uint64_t end,
 		 int (*found)(void *arg, const struct page_range *r), void *arg)
 {
 	return pm->can_scan ? walk_by_scan(pm, start, end, found, arg)
-			    : walk_by_read(pm, start, end, found, arg);
+			    : pagemap_read(pm->fd, start, end, ~(uint64_t)PAGE_CAT_SOFT_DIRTY, found, arg);
 }
 
 void pagemap_close(struct pagemap *pm)

@@ -40,6 +40,13 @@ bool pagemap_can_scan(const struct pagemap *pm);
 int pagemap_walk(struct pagemap *pm, uint64_t start, uint64_t end,
 		 int (*found)(void *arg, const struct page_range *r), void *arg);
 
+/*
+ * The same by reading `fd`, an open /proc/PID/pagemap, an entry for each page: slow in large holes. Told are those
+ * of the categories FILE, PRESENT, SWAPPED, GUARD (Linux 6.15) and SOFT_DIRTY that are in `told`.
+ */
+int pagemap_read(int fd, uint64_t start, uint64_t end, uint64_t told,
+		 int (*found)(void *arg, const struct page_range *r), void *arg);
+
 /* Accepts NULL. */
 void pagemap_close(struct pagemap *pm);
 

@@ -64,20 +64,12 @@ static int probe_soft_dirty(const char **why)
 		*why = "the kernel was built without CONFIG_MEM_SOFT_DIRTY";
 		return -EOPNOTSUPP;
 	}
-	/* The scan that tells which pages are dirty. */
-	int err = scan_probe();
-	if (err)
-		*why = "no PAGEMAP_SCAN (Linux 6.7)";
-	return err;
+	return 0;
 }
 
 static int probe_none(const char **why)
 {
-	int err = scan_probe();
-
-	if (err)
-		*why = "no PAGEMAP_SCAN (Linux 6.7)";
-	return err;
+	return 0;
 }
 
 const struct track_ops track_wp_cow_ops = {

@@ -99,6 +99,7 @@ struct now_walk {
 	struct tracker *t;
 	struct track_mm *tm;
 	const struct vma *vma;
+	size_t span; /* first of tm->seen that may reach to what is looked at */
 };
 
 static int found_unprotected(void *arg, const struct page_range *r)
@@ -116,7 +117,7 @@ static int found_unprotected(void *arg, const struct page_range *r)
 
 int now_copy_vma(struct tracker *t, struct track_mm *tm, const struct vma *vma)
 {
-	struct now_walk w = { t, tm, vma };
+	struct now_walk w = { .t = t, .tm = tm, .vma = vma };
 
 	return scan_pages(tm->pagemap_fd, vma->start, vma->end, 0, false, found_unprotected, &w);
 }
@@ -131,10 +132,37 @@ static int found_written(void *arg, const struct page_range *r)
 	return err ? err : now_copy(w->t, w->tm, r->start, r->end);
 }
 
+/*
+ * Pages that are not dirty may have come since the copying ahead: a zero page brought by a read. The page map does not tell them from
+ * others where it has to be read.
+ */
+static int found_dirty_or_new(void *arg, const struct page_range *r)
+{
+	struct now_walk *w = arg;
+	const spans *ahead = &w->tm->seen;
+
+	if (r->categories & PAGE_CAT_SOFT_DIRTY)
+		return found_written(arg, r);
+	for (taddr_t at = r->start; at < r->end;) {
+		while (w->span < ahead->nr && ahead->v[w->span].end <= at)
+			w->span++;
+		const struct span *s = w->span < ahead->nr ? &ahead->v[w->span] : NULL;
+		struct page_range new = { at, s && s->start < r->end ? s->start : r->end, r->categories };
+		int err = new.start < new.end ? found_written(arg, &new) : 0;
+
+		if (err)
+			return err;
+		at = s && s->start < r->end ? s->end : r->end;
+	}
+	return 0;
+}
+
 int now_copy_written(struct tracker *t, struct track_mm *tm, const struct vma *vma)
 {
-	struct now_walk w = { t, tm, vma };
+	struct now_walk w = { .t = t, .tm = tm, .vma = vma };
 
+	if (!t->ops->write_protects)
+		return scan_soft_dirty(tm->pagemap_fd, vma->start, vma->end, found_dirty_or_new, &w);
 	return scan_pages(tm->pagemap_fd, vma->start, vma->end, PAGE_CAT_WRITTEN, true, found_written, &w);
 }
 

@@ -1,4 +1,4 @@
-/* PAGEMAP_SCAN for the tracker. */
+/* PAGEMAP_SCAN for the tracker, and reading the page map where there is none. */
 #include "track/scan.h"
 
 #include <errno.h>
@@ -27,28 +27,15 @@ int scan_open(pid_t pid, int *ret_fd)
 	return *ret_fd < 0 ? -errno : 0;
 }
 
-/* Guard pages are told apart since Linux 6.15; an unknown category is EINVAL. */
-static uint64_t guard_category(int fd)
+bool scan_has_ended(int fd)
 {
-	static int known; /* 0: not asked yet, 1: yes, -1: no */
+	uint64_t entry;
 
-	if (!known) {
-		struct bcr_pm_scan_arg arg = {
-			.size = sizeof(arg),
-			.end = PAGE_BYTES,
-			.category_anyof_mask = EXISTS,
-			.return_mask = TOLD | PAGE_CAT_GUARD,
-		};
-		struct bcr_pm_page_region one;
-
-		arg.vec = (uintptr_t)&one;
-		arg.vec_len = 1;
-		known = ioctl(fd, BCR_PAGEMAP_SCAN, &arg) < 0 ? -1 : 1;
-	}
-	return known > 0 ? PAGE_CAT_GUARD : 0;
+	return pread(fd, &entry, sizeof(entry), 0) == 0;
 }
 
-int scan_probe(void)
+/* An unknown category is EINVAL, a kernel without the call ENOTTY. */
+static int try_scan(int fd, uint64_t told)
 {
 	struct bcr_pm_page_region one;
 	struct bcr_pm_scan_arg arg = {
@@ -57,14 +44,31 @@ int scan_probe(void)
 		.vec = (uintptr_t)&one,
 		.vec_len = 1,
 		.category_anyof_mask = EXISTS,
-		.return_mask = TOLD,
+		.return_mask = told,
 	};
+
+	return ioctl(fd, BCR_PAGEMAP_SCAN, &arg) < 0 ? -errno : 0;
+}
+
+/* What is told without being asked for: guard pages are told apart since Linux 6.15. 0: there is no PAGEMAP_SCAN. */
+static uint64_t told_always(int fd)
+{
+	static uint64_t known;
+	static bool asked;
+
+	if (!asked) {
+		known = !try_scan(fd, TOLD | PAGE_CAT_GUARD) ? TOLD | PAGE_CAT_GUARD : !try_scan(fd, TOLD) ? TOLD : 0;
+		asked = true;
+	}
+	return known;
+}
+
+int scan_probe(void)
+{
 	_cleanup_close_ int fd = -1;
 	int err = scan_open(getpid(), &fd);
 
-	if (err)
-		return err;
-	return ioctl(fd, BCR_PAGEMAP_SCAN, &arg) < 0 ? -errno : 0;
+	return err ? err : try_scan(fd, TOLD);
 }
 
 /*
@@ -98,8 +102,8 @@ int scan_arm(int fd, uint64_t start, uint64_t end)
 	return 0;
 }
 
-int scan_pages(int fd, uint64_t start, uint64_t end, uint64_t need, bool state,
-	       int (*found)(void *arg, const struct page_range *r), void *arg)
+static int scan(int fd, uint64_t start, uint64_t end, uint64_t need, uint64_t told,
+		int (*found)(void *arg, const struct page_range *r), void *arg)
 {
 	struct page_range ranges[NR_RANGES];
 	int nr;
@@ -114,8 +118,7 @@ int scan_pages(int fd, uint64_t start, uint64_t end, uint64_t need, bool state,
 			.vec_len = NR_RANGES,
 			.category_mask = need,
 			.category_anyof_mask = EXISTS,
-			.return_mask = TOLD | guard_category(fd) |
-				       (state ? PAGE_CAT_WRITTEN | PAGE_CAT_WPALLOWED : 0),
+			.return_mask = told,
 		};
 
 		nr = ioctl(fd, BCR_PAGEMAP_SCAN, &scan);
@@ -131,6 +134,25 @@ int scan_pages(int fd, uint64_t start, uint64_t end, uint64_t need, bool state,
 		/* walk_end may be stale at the end of a walk (see sys/pagemap.c): a vector not full means the end. */
 	} while (nr == NR_RANGES && start < end);
 	return 0;
+}
+
+int scan_pages(int fd, uint64_t start, uint64_t end, uint64_t need, bool state,
+	       int (*found)(void *arg, const struct page_range *r), void *arg)
+{
+	uint64_t told = told_always(fd);
+
+	if (!told)
+		return pagemap_read(fd, start, end, TOLD | PAGE_CAT_GUARD, found, arg);
+	return scan(fd, start, end, need, told | (state ? PAGE_CAT_WRITTEN | PAGE_CAT_WPALLOWED : 0), found, arg);
+}
+
+int scan_soft_dirty(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg)
+{
+	uint64_t told = told_always(fd);
+
+	if (!told)
+		return pagemap_read(fd, start, end, TOLD | PAGE_CAT_GUARD | PAGE_CAT_SOFT_DIRTY, found, arg);
+	return scan(fd, start, end, 0, told | PAGE_CAT_SOFT_DIRTY, found, arg);
 }
 
 bool scan_is_registered(int fd, uint64_t addr)

@@ -11,7 +11,10 @@
 /* Opens /proc/PID/pagemap; bound to the address space the process has now. 0 or a negative errno, not reported. */
 int scan_open(pid_t pid, int *ret_fd);
 
-/* Can the kernel scan page maps? 0 or a negative errno. */
+/* Is the address space of this page map no more? */
+bool scan_has_ended(int fd);
+
+/* Can the kernel scan page maps? 0 or a negative errno. Without it, only scan_pages() and scan_soft_dirty() work. */
 int scan_probe(void);
 
 /*
@@ -23,10 +26,14 @@ int scan_arm(int fd, uint64_t start, uint64_t end);
 /*
  * Calls `found` for each range of existing (present or swapped) pages, ascending. `need` are categories a page must have
  * (0: none). Categories told: FILE, PRESENT, SWAPPED, PFNZERO, GUARD, HUGE, and with `state` WRITTEN and WPALLOWED too.
+ * Without PAGEMAP_SCAN, `need` is 0; nothing is told of PFNZERO, WRITTEN and WPALLOWED.
  * Returns 0, a negative errno (not reported), or what `found` returned.
  */
 int scan_pages(int fd, uint64_t start, uint64_t end, uint64_t need, bool state,
 	       int (*found)(void *arg, const struct page_range *r), void *arg);
+
+/* The same for all existing pages, with SOFT_DIRTY told. */
+int scan_soft_dirty(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
 
 /* Is the mapping at `addr` registered for asynchronous protection? */
 bool scan_is_registered(int fd, uint64_t addr);

@@ -149,6 +149,9 @@ static int mm_reopen(struct track_mm *tm)
 		return -EAGAIN;
 	if (err)
 		return fail(err, "pid %d: open its page map", tm->pid);
+	/* What was seen of another address space, of an earlier process with this number even, says nothing. */
+	if (tm->pagemap_fd >= 0 && scan_has_ended(tm->pagemap_fd))
+		tm->seen.nr = tm->patches.nr = 0;
 	if (tm->pagemap_fd >= 0)
 		close(tm->pagemap_fd);
 	tm->pagemap_fd = fd;
@@ -330,7 +333,9 @@ static int clear_soft_dirty(const struct track_mm *tm)
 
 	snprintf(path, sizeof(path), "/proc/%d/clear_refs", tm->pid);
 	_cleanup_fclose_ FILE *out = fopen(path, "we");
-	if (!out || fputs("4", out) < 0 || fflush(out))
+	bool done = out && fputs("4", out) >= 0 && !fflush(out);
+	/* One that has ended meanwhile will not be in the observation of the stop. */
+	if (!done && errno != ENOENT && errno != ESRCH)
 		return fail(-errno, "pid %d: forget which pages were written", tm->pid);
 	return 0;
 }
