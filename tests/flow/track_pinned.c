@@ -194,7 +194,7 @@ static void run(const char *backend)
 	for (int i = 0; i < CUTS; i++)
 		rig_cut(&rig, MAX_TRIES);
 	rig_print(&rig, names[way]);
-	if (way == DIRECT_READS && !rig.retakes)
+	if (way == DIRECT_READS && !rig.retakes && !strcmp(backend, "wp-cow"))
 		rig_fail("no cut was ever torn: nothing was tested");
 	if (way == FIXED_READS && tracker_stats(rig.tracker)->cut_pages_copied < PAGES)
 		rig_fail("only %llu pages were copied inside the stop",
@@ -212,6 +212,7 @@ int main(void)
 {
 	struct io_uring_params p = {};
 	int fd = syscall(SYS_io_uring_setup, ENTRIES, &p);
+	const char *backend;
 
 	log_set_modules(getenv("BCR_LOG"));
 	if (fd < 0) {
@@ -221,10 +222,9 @@ int main(void)
 	close(fd);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	RIG_NEED(shared != MAP_FAILED);
-	for (way = 0; way < NR_WAYS; way++)
-		run("wp-cow");
-	way = FIXED_READS;
-	run("wp-async");
+	for (size_t i = 0; (backend = rig_backend(&i));)
+		for (way = 0; way < NR_WAYS; way++)
+			run(backend);
 	puts("PASS");
 	return 0;
 }
