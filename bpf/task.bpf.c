@@ -425,6 +425,30 @@ static __always_inline void fill_cpu(struct thread_record *r, struct task_struct
 	fill_restart(r, t);
 }
 
+struct xarray___ring {
+	void *xa_head;
+} __attribute__((preserve_access_index));
+
+struct io_uring_task___ring {
+	struct xarray___ring xa;
+} __attribute__((preserve_access_index));
+
+struct task_struct___ring {
+	struct io_uring_task___ring *io_uring;
+} __attribute__((preserve_access_index));
+
+/* The kernel keeps, per thread, the rings it has to do with. */
+static __always_inline bool has_io_uring(struct task_struct *t)
+{
+	struct task_struct___ring *task = (void *)t;
+
+	if (!bpf_core_field_exists(task->io_uring))
+		return false;
+	struct io_uring_task___ring *rings = BPF_CORE_READ(task, io_uring);
+
+	return rings && BPF_CORE_READ(rings, xa.xa_head);
+}
+
 static __always_inline void add_thread(struct task_struct *t)
 {
 	__u32 slot = nr_threads;
@@ -441,6 +465,7 @@ static __always_inline void add_thread(struct task_struct *t)
 	r->tid = pid_seen(BPF_CORE_READ(t, thread_pid));
 	r->exit_state = t->exit_state;
 	r->task_flags = t->flags;
+	r->io_uring = has_io_uring(t);
 	bpf_probe_read_kernel(r->comm, sizeof(r->comm), &t->comm);
 	r->files = (__u64)BPF_CORE_READ(t, files);
 	r->fs = (__u64)BPF_CORE_READ(t, fs);

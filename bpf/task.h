@@ -91,7 +91,7 @@ struct thread_record {
 	__u32 restart_clockid;
 	__u32 poll_has_timeout;
 	__u32 global_tgid, global_tid, tid;
-	__u32 pad;
+	__u32 io_uring; /* it made a ring that is still there, with or without a descriptor */
 	__u32 altstack_flags;
 	__u32 rseq_len, rseq_sig;
 	__u32 restore_sigmask;

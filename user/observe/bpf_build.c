@@ -527,6 +527,8 @@ static void judge_thread(struct task_idents *id, const struct task_record *rec, 
 		return;
 	if (t->task_flags & (KPF_USER_WORKER | KPF_IO_WORKER) && !(t->task_flags & KPF_KTHREAD))
 		why = "is a worker of the kernel's own (io_uring, vhost)";
+	else if (t->io_uring)
+		why = "has an io_uring ring";
 	else if (t->files != rec->files && !rec->exit_state)
 		why = "has descriptors of its own (unshare(CLONE_FILES))";
 	else if (t->fs != rec->fs && !rec->exit_state)
