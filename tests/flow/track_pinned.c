@@ -224,7 +224,8 @@ int main(void)
 	RIG_NEED(shared != MAP_FAILED);
 	for (size_t i = 0; (backend = rig_backend(&i));)
 		for (way = 0; way < NR_WAYS; way++)
-			run(backend);
+			if (way != DIRECT_READS || rig_has_direct_reads())
+				run(backend);
 	puts("PASS");
 	return 0;
 }

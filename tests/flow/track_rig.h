@@ -198,6 +198,24 @@ static inline void rig_open(struct rig *r, const char *backend, const struct tra
 	observer_set_tracked(r->reference, true);
 }
 
+/* Can files of the tests be read directly? tmpfs can since Linux 6.6. */
+static inline bool rig_has_direct_reads(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/bcr-track-XXXXXX", rig_base);
+	int fd = mkostemp(path, O_DIRECT);
+	if (fd >= 0) {
+		close(fd);
+		unlink(path);
+		return true;
+	}
+	/* The file is made before the flag is refused. */
+	unlink(path);
+	printf("no direct reads from files in %s: %s\n", rig_base, strerror(errno));
+	return false;
+}
+
 /* The next back end that works here, from *i on; NULL behind the last. Says why others do not. */
 static inline const char *rig_backend(size_t *i)
 {

@@ -106,7 +106,8 @@ static void *worker(void *arg)
 static void hold_all(void)
 {
 	pthread_mutex_lock(&all.lock);
-	all.hold = hold = true;
+	all.hold = true;
+	hold = true;
 	while (all.held < nr_threads)
 		pthread_cond_wait(&all.changed, &all.lock);
 	pthread_mutex_unlock(&all.lock);
@@ -116,7 +117,8 @@ static void release_all(bool end)
 {
 	pthread_mutex_lock(&all.lock);
 	all.end = end;
-	all.hold = hold = false;
+	all.hold = false;
+	hold = false;
 	pthread_cond_broadcast(&all.changed);
 	pthread_mutex_unlock(&all.lock);
 }
