@@ -63,9 +63,9 @@ say "interrupted in the middle"
 for signal in INT TERM; do
 	"$BCR" bench --mib 16 --rounds 100000 >out 2>&1 &
 	bench=$!
-	await entries "$TMPDIR" "" 1 || fail "bench makes no directory"
+	await entries "$TMPDIR" "" 1 || { cat out; fail "bench makes no directory"; }
 	images=$(echo "$TMPDIR"/*)/images
-	await entries "$images" .img 1 || fail "bench makes no snapshot"
+	await entries "$images" .img 1 || { cat out; fail "bench makes no snapshot"; }
 	workload=$(pgrep -P $bench | sort -n | head -n 1)
 	kill -$signal $bench
 	rc=0

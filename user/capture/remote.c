@@ -123,6 +123,19 @@ static bool has_seccomp(pid_t tid)
 	return mode != 0;
 }
 
+/*
+ * The program's own filter must not judge calls that are not the program's. Whether it has one is only asked when the kernel does
+ * not let us suspend it: the thread stands still.
+ */
+static int set_options(pid_t tid, pid_t pid)
+{
+	int err = ptrace_set_options(tid, PTRACE_O_TRACESYSGOOD | OPTION_SUSPEND_SECCOMP);
+
+	if (err && !has_seccomp(tid))
+		err = ptrace_set_options(tid, PTRACE_O_TRACESYSGOOD);
+	return err ? fail(err, "pid %d thread %d: suspend its seccomp filter", pid, tid) : 0;
+}
+
 /* If nothing more is done to the thread, it returns to its work. */
 static int enter_way_back(struct remote *r)
 {
@@ -146,19 +159,18 @@ int remote_begin(struct remote *r, pid_t pid, pid_t tid, const struct way_back_c
 	if (r->saved.cs != CS_64BIT)
 		return unsupported("pid %d thread %d runs 32-bit code: no remote system calls", pid, tid);
 
-	err = find_syscall_insn(r);
+	err = keep_rseq(r);
 	if (!err)
-		err = keep_rseq(r);
+		err = set_options(tid, pid);
 	if (err)
 		return err;
-
-	/* The program's own filter must not judge calls that are not the program's. */
-	unsigned long options = PTRACE_O_TRACESYSGOOD | (has_seccomp(tid) ? OPTION_SUSPEND_SECCOMP : 0);
-	err = ptrace_set_options(tid, options);
-	if (err)
-		return fail(err, "pid %d thread %d: suspend its seccomp filter", pid, tid);
 	if (code)
 		way_back_open(pid, tid, code, &r->saved, r->saved_sigmask, &r->way_back);
+	err = r->way_back.open ? 0 : find_syscall_insn(r);
+	if (err) {
+		ptrace_set_options(tid, 0);
+		return err;
+	}
 	/* From here to the end of remote_end(), every moment may be our last one. */
 	err = enter_way_back(r);
 	if (!err)

@@ -16,6 +16,7 @@
 #include "capture/remote.h"
 #include "sys/fdio.h"
 #include "sys/interrupted-x86_64.h"
+#include "sys/priority.h"
 #include "sys/proc.h"
 #include "sys/tracee.h"
 
@@ -84,6 +85,7 @@ static bool is_dead(pid_t tid)
 	return proc_open(tid, &dir) || proc_read_stat(dir, "stat", &stat) || stat.state == 'Z' || stat.state == 'X';
 }
 
+/* From the interrupt on the thread stands still: what can be asked was asked before. */
 static int by_thread(pid_t pid, pid_t tid, const struct way_back_code *code, int *ret)
 {
 	struct remote r;
@@ -118,6 +120,7 @@ int capture_userfaultfd(pid_t pid, int *ret)
 {
 	_cleanup_close_ int dir = -1;
 	struct way_back_code code;
+	struct priority priority = {};
 	proc_numbers tids = {};
 	int err = proc_open(pid, &dir);
 
@@ -128,11 +131,13 @@ int capture_userfaultfd(pid_t pid, int *ret)
 	if (!err)
 		way_back_find(pid, &code);
 	/* A thread that has exited meanwhile, or a leader that exited long ago: the next one. */
+	priority_raise(&priority);
 	for (size_t i = 0; i < tids.nr; i++) {
 		err = by_thread(pid, tids.v[i], &code, ret);
 		if (err != -ESRCH)
 			break;
 	}
+	priority_restore(&priority);
 	VEC_FREE(&tids);
 	return err == -ENOENT ? -ESRCH : err;
 }

@@ -75,6 +75,19 @@ static bool look_through(struct search *s, taddr_t start, taddr_t end)
 	return false;
 }
 
+/* A return to where nothing was called from is refused there. What one thread has the others have: the C library sees to that. */
+static bool has_shadow_stack(pid_t pid)
+{
+	char path[64], line[256];
+	bool has = false;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	_cleanup_fclose_ FILE *in = fopen(path, "re");
+	while (in && fgets(line, sizeof(line), in))
+		has |= !strncmp(line, "x86_Thread_features:", 20) && strstr(line, "shstk");
+	return has;
+}
+
 void way_back_find(pid_t pid, struct way_back_code *ret)
 {
 	_cleanup_free_ uint8_t *piece = malloc(PIECE_BYTES);
@@ -84,6 +97,7 @@ void way_back_find(pid_t pid, struct way_back_code *ret)
 	bool found = !piece;
 
 	memset(ret, 0, sizeof(*ret));
+	ret->shadow_stack = has_shadow_stack(pid);
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
 	_cleanup_fclose_ FILE *in = fopen(path, "re");
 	while (in && fgets(line, sizeof(line), in)) {
@@ -115,19 +129,6 @@ static bool still_there(pid_t pid, struct way_back_code *c)
 	return is_there(pid, c->syscall_ret, syscall_ret, sizeof(syscall_ret)) &&
 	       (is_there(pid, c->restorer, restorer_long, sizeof(restorer_long)) ||
 		is_there(pid, c->restorer, restorer_short, sizeof(restorer_short)));
-}
-
-/* A return to where nothing was called from is refused there. */
-static bool has_shadow_stack(pid_t pid, pid_t tid)
-{
-	char path[64], line[256];
-	bool has = false;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", pid, tid);
-	_cleanup_fclose_ FILE *in = fopen(path, "re");
-	while (in && fgets(line, sizeof(line), in))
-		has |= !strncmp(line, "x86_Thread_features:", 20) && strstr(line, "shstk");
-	return has;
 }
 
 /* What the thread goes on with, as the kernel would see to it when the stop ends. */
@@ -243,7 +244,7 @@ void way_back_open(pid_t pid, pid_t tid, const struct way_back_code *code, const
 		why = "its code has none";
 	else if (regs->sp < code->stack_start || regs->sp >= code->stack_end)
 		why = "it is not on the stack of its process";
-	else if (has_shadow_stack(pid, tid))
+	else if (code->shadow_stack)
 		why = "it has a shadow stack";
 	else
 		err = write_frame(pid, tid, regs, sigmask, ret);

@@ -19,6 +19,7 @@ struct way_back_code {
 	taddr_t restorer;      /* `mov $15, %eax; syscall`: rt_sigreturn */
 	taddr_t swap, pop;     /* `xchg %eax, %edi; ret` and `pop %rax; ret`; 0: there are none, descriptors stay open */
 	taddr_t stack_start, stack_end;
+	bool shadow_stack;     /* it has one: there is no way back */
 };
 
 struct way_back {

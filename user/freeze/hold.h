@@ -2,17 +2,9 @@
 #ifndef BCR_FREEZE_HOLD_H
 #define BCR_FREEZE_HOLD_H
 
-#include <sched.h>
-
 #include "base/ident.h"
 #include "freeze/freeze.h"
-
-/* How bcr itself is scheduled, while it is raised above what it stops and wakes. */
-struct priority {
-	bool raised;
-	int policy;
-	struct sched_param param;
-};
+#include "sys/priority.h"
 
 struct held_task {
 	pid_t pid;

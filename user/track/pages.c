@@ -119,9 +119,12 @@ int pages_set_ranges(struct track_mm *tm, const struct mm *mm)
 		if (!(vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)) ||
 		    vma->status & (VMA_VVAR | VMA_VSYSCALL | VMA_VDSO))
 			continue;
-		int err = VEC_PUSH(&tm->ranges, ((struct span){ vma->start, vma->end, 0 }));
-		if (err)
-			return fail(err, "pid %d: list its mappings", tm->pid);
+		/* Mappings side by side are one question to the kernel: it passes by those that are not registered. */
+		struct span *last = tm->ranges.nr ? &tm->ranges.v[tm->ranges.nr - 1] : NULL;
+		if (last && last->end == vma->start)
+			last->end = vma->end;
+		else if (VEC_PUSH(&tm->ranges, ((struct span){ vma->start, vma->end, 0 })))
+			return fail(-ENOMEM, "pid %d: list its mappings", tm->pid);
 	}
 	return 0;
 }
