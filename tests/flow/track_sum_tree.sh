@@ -39,7 +39,7 @@ run() {
 		check "the snapshot"
 	done
 	finish "$dir" "$pid"
-	tracked=$(cat stats.* | grep -c "^Tracking: $backend" || true)
+	tracked=$(cat stats.* | grep -c "^Tracked by: $backend" || true)
 	saved=$(total "Pages copied before a write")
 	say "$backend: $2 snapshots of $mib MiB restored and checked: $tracked cut while it ran, $saved pages copied before a write," \
 		"$(total "Pages copied inside the stop") inside the stop, $(total "Pages torn") torn," \
