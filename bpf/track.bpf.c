@@ -27,6 +27,10 @@ struct pt_regs___args {
 	unsigned long di, si, dx, r10, r8;
 } __attribute__((preserve_access_index));
 
+struct mm_struct___locked {
+	unsigned long locked_vm;
+} __attribute__((preserve_access_index));
+
 struct mm_struct___brk {
 	unsigned long start_brk, brk;
 } __attribute__((preserve_access_index));
@@ -78,7 +82,10 @@ struct {
 	__type(value, __u64);
 } mm_addresses SEC(".maps");
 
-/* Threads that are in a fault, or were and have not made a system call since: the lock they take is the fault's. */
+/*
+ * Threads that are in a fault, or were and have not made a system call since, or are in a call that changes_mappings_only(): the lock
+ * they take is of no interest.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, TRACK_NR_FAULTING);
@@ -224,14 +231,16 @@ int BPF_PROG(track_fault_kernel, unsigned long address, struct pt_regs *regs, un
 	return on_fault(address, error_code);
 }
 
-/* System calls (x86-64) that take pages away or move them. */
+/* System calls (x86-64) that have to do with mappings. */
 enum {
 	CALL_MMAP = 9,
+	CALL_MPROTECT = 10,
 	CALL_MUNMAP = 11,
 	CALL_BRK = 12,
 	CALL_MREMAP = 25,
 	CALL_MADVISE = 28,
 	CALL_SHMAT = 30,
+	CALL_EXIT = 60,
 	CALL_PROCESS_MADVISE = 440,
 
 	ARG_MAP_FIXED = 0x10,
@@ -324,6 +333,24 @@ static __always_inline void on_brk(struct track_control *c, __u32 mm, __u64 brk)
 		save_range(c, mm, brk, old - brk);
 }
 
+/*
+ * Calls after which each page of a mapping that was there before, and is still, is what it was: what they make is not registered and
+ * copied in the stop, what they take away is not in the stopped target's list of mappings. The lock they take is no hint.
+ */
+static __always_inline bool changes_mappings_only(long id)
+{
+	return id == CALL_MMAP || id == CALL_MUNMAP || id == CALL_BRK || id == CALL_MPROTECT || id == CALL_EXIT;
+}
+
+/* In which mprotect(2) brings pages that a write would have brought. */
+static __always_inline bool has_locked_memory(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct mm_struct___locked *m = (void *)BPF_CORE_READ(task, mm);
+
+	return BPF_CORE_READ(m, locked_vm);
+}
+
 /* Pages are saved before the call that drops them; the order rule holds as it does for a write. */
 SEC("tp_btf/sys_enter")
 int BPF_PROG(track_syscall, struct pt_regs *regs, long id)
@@ -335,7 +362,10 @@ int BPF_PROG(track_syscall, struct pt_regs *regs, long id)
 	if (any && any->mode == TRACK_HINT) {
 		__u64 who = bpf_get_current_pid_tgid();
 
-		bpf_map_delete_elem(&faulting, &who);
+		if (changes_mappings_only(id) && tracked(&mm) && !(id == CALL_MPROTECT && has_locked_memory()))
+			bpf_map_update_elem(&faulting, &who, &mm, 0 /* BPF_ANY */);
+		else
+			bpf_map_delete_elem(&faulting, &who);
 		return 0;
 	}
 	if (id != CALL_MUNMAP && id != CALL_MREMAP && id != CALL_MADVISE && id != CALL_MMAP && id != CALL_BRK &&
