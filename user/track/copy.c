@@ -311,7 +311,7 @@ static int copy_vma(struct copier *c, struct track_mm *tm, struct mm *mm, const 
 
 static int copy_vmas(struct copier *c, struct track_mm *tm, struct mm *mm, struct pages_writer *w)
 {
-	size_t seen = 0, copied = 0;
+	size_t seen = 0, copied = 0, vdso = 0;
 
 	for (size_t i = 0; i < mm->vmas.nr; i++) {
 		const struct vma *vma = &mm->vmas.v[i];
@@ -321,6 +321,8 @@ static int copy_vmas(struct copier *c, struct track_mm *tm, struct mm *mm, struc
 			continue;
 		if (tm->tracked.v[i])
 			err = copy_vma(c, tm, mm, vma, &tm->seen, &seen, w);
+		else if (vma->status & VMA_VDSO && tm->vdso.nr)
+			err = copy_vma(c, tm, mm, vma, &tm->vdso, &vdso, w);
 		else
 			err = copy_vma(c, tm, mm, vma, &tm->copied, &copied, w);
 		if (err)

@@ -42,6 +42,7 @@ struct track_mm {
 	spans ranges;    /* private mappings, the ones to look at */
 	spans seen;      /* by the scan before the stop, or inside it when everything had to be looked at */
 	VEC(struct patch) patches; /* in the order they were made: the last says what is so */
+	spans vdso;      /* pages of it, copied before the stop; none: they are in `copied` */
 	spans copied;    /* pages of mappings that are not tracked: copied inside the stop */
 	VEC(bool) tracked; /* parallel to the mappings of the stopped model: its pages are in `seen`, not in `copied` */
 	taddr_t copied_to; /* during tracker_copy(): pages below are in the image */

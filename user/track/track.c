@@ -96,7 +96,7 @@ static void mm_retire(struct tracker *t, struct track_mm *tm)
 	if (tm->mem_fd >= 0)
 		close(tm->mem_fd);
 	tm->pagemap_fd = tm->mem_fd = -1;
-	tm->ranges.nr = tm->seen.nr = tm->patches.nr = tm->copied.nr = tm->tracked.nr = 0;
+	tm->vdso.nr = tm->ranges.nr = tm->seen.nr = tm->patches.nr = tm->copied.nr = tm->tracked.nr = 0;
 	tm->pid = 0;
 }
 
@@ -105,6 +105,7 @@ static void mm_destroy(struct tracker *t, struct track_mm *tm)
 	mm_retire(t, tm);
 	VEC_FREE(&tm->ranges);
 	VEC_FREE(&tm->seen);
+	VEC_FREE(&tm->vdso);
 	VEC_FREE(&tm->patches);
 	VEC_FREE(&tm->copied);
 	VEC_FREE(&tm->tracked);
@@ -358,6 +359,8 @@ int tracker_precut(struct tracker *t, const struct model *running)
 	int err = running ? watch_all(t, running) : 0;
 
 	t->cut = t->ready = false;
+	VEC_FOREACH(tm, &t->mms)
+		(*tm)->vdso.nr = 0;
 	t->precut = true;
 	store_clear(&t->store);
 	t->shmem_pieces.nr = 0;
@@ -496,14 +499,46 @@ static int note_tracked(struct tracker *t, struct track_mm *tm, const struct mm 
 	return 0;
 }
 
-static int cut_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm)
+/*
+ * The vDSO cannot be tracked, and is not written either: it is copied before the stop, for whoever has hundreds of processes. Whoever changes
+ * its code by force (a debugger) does not do so in the millisecond in between.
+ */
+static int copy_vdso(struct tracker *t, struct track_mm *tm, const struct mm *mm)
+{
+	int err = 0;
+
+	tm->copied.nr = tm->vdso.nr = 0;
+	VEC_FOREACH(vma, &mm->vmas)
+		if (!err && vma->status & VMA_VDSO)
+			err = now_copy_vma(t, tm, vma);
+	for (size_t i = 0; i < tm->copied.nr && !err; i++)
+		err = VEC_PUSH(&tm->vdso, tm->copied.v[i]);
+	tm->copied.nr = 0;
+	/* The stop will do it. */
+	if (err)
+		tm->vdso.nr = 0;
+	return err == -ENOMEM ? fail(err, "pid %d: copy its vDSO", tm->pid) : 0;
+}
+
+static int copy_vdsos(struct tracker *t, const struct model *look)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < look->mms.nr; i++)
+		err = copy_vdso(t, tracker_find(t, look->mms.v[i]->pid), look->mms.v[i]);
+	return err;
+}
+
+static int cut_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm, bool same)
 {
 	tm->copied.nr = 0;
+	if (!same || mm->remapped)
+		tm->vdso.nr = 0;
 	for (size_t i = 0; i < mm->vmas.nr; i++) {
 		const struct vma *vma = &mm->vmas.v[i];
 		int err = 0;
 
-		if (!vma_has_own_pages(vma))
+		if (!vma_has_own_pages(vma) || (vma->status & VMA_VDSO && tm->vdso.nr))
 			continue;
 		if (!tm->tracked.v[i])
 			err = now_copy_vma(t, tm, vma);
@@ -567,6 +602,9 @@ int tracker_ready(struct tracker *t, const struct model *look)
 		return 0; /* the stop will find other mappings, and look for itself */
 	if (err || !t->cow)
 		return err;
+	err = copy_vdsos(t, look);
+	if (err)
+		return err;
 	err = look_at_all_growth(t, look, false);
 	t->look_everywhere |= err == 1;
 	return err < 0 ? err : follow_before_stop(t);
@@ -584,7 +622,7 @@ static int cut(struct tracker *t, const struct model *stopped, bool same)
 	VEC_FOREACH(mm, &stopped->mms) {
 		if (err)
 			return err;
-		err = cut_mm(t, tracker_find(t, (*mm)->pid), *mm);
+		err = cut_mm(t, tracker_find(t, (*mm)->pid), *mm, same);
 	}
 	if (!err && t->cow)
 		err = now_copy_pages(t, t->hot.v, t->hot.nr);
