@@ -37,7 +37,7 @@ decode() {
 		"${crit[@]}" x "$1" "$what" >"$what.out" 2>&1 || { show_log "$what.out"; fail "crit x $1 $what"; }
 		[ -s "$what.out" ] || fail "crit x $1 $what shows nothing"
 	done
-	grep -q "^ *$2 " ps.out || { cat ps.out; fail "crit x $1 ps does not show pid $2"; }
+	grep -q "^ *$2" ps.out || { cat ps.out; fail "crit x $1 ps does not show pid $2"; }
 }
 
 # pages_written + shpages_written is what is in the files of pages.

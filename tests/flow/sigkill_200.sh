@@ -87,7 +87,7 @@ say "$hit of $kills killed it in mid-work; $restores restores"
 
 say "and a good dump, which also removes what the killed ones left"
 round_trip "$dir" "$images"
-left=$(find "$images" -mindepth 1 ! -name '*.img' ! -name '*.log' ! -name 'stats-*' ! -name pidfile)
+left=$(find "$images" -mindepth 1 ! -name '*.img' ! -name '*.bcr' ! -name '*.log' ! -name 'stats-*' ! -name pidfile)
 [ -z "$left" ] || fail "left behind: $left"
 still_fine "at the end"
 finish "$dir" "$pid"
