@@ -1,5 +1,5 @@
 /*
- * The process that tracks is killed at random instants, of its opening as well: the target goes on, computes the same, and none of its
+ * The process that tracks, or copies ahead, is killed at random instants, of its opening as well: the target goes on, computes the same, and none of its
  * pages is protected any more. The page map says so, and writes do: while pages are protected the first write to each is a
  * fault and takes its time, afterwards none is. KILLS in the environment: how many, 25; 500 is the full size.
  * timeout: 900
@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "sys/pagemap.h"
+#include "track/precopy.h"
 #include "track/scan.h"
 
 enum { BYTES = 32 << 20, NR_THREADS = 2, KILLS = 25, SWEPT_PAGES = 1024, OPEN_US = 60000, TRACK_US = 50000 };
@@ -116,6 +117,33 @@ static void track(struct rig *r, int ready_fd)
 		rig_cut_once(r);
 }
 
+static int no_progress(uint64_t done, uint64_t all)
+{
+	return 0;
+}
+
+/* Copies ahead without end. */
+static void copy_ahead(struct rig *r, int ready_fd)
+{
+	struct track_env env = { .arg = r, .userfaultfd = rig_userfaultfd, .pause = rig_pause };
+	struct precopy *p;
+	uint64_t nr;
+	int dirfd;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	rig_open(r, "none", NULL);
+	struct image_set *set = rig_set(r, "ahead", &dirfd);
+	RIG_NEED(!precopy_open(&env, set, &p));
+	for (bool first = true;; first = false) {
+		struct model *running = rig_observe(r, false);
+
+		RIG_NEED(!precopy_round(p, running, &nr, no_progress));
+		model_destroy(running);
+		if (first && write(ready_fd, "x", 1) != 1)
+			_exit(2);
+	}
+}
+
 static int found_protected(void *arg, const struct page_range *r)
 {
 	*(uint64_t *)arg += (r->end - r->start) / RIG_PAGE;
@@ -172,7 +200,7 @@ static void kill_once(struct rig *r, int nr, uint64_t *random, uint64_t *seen)
 	RIG_NEED(!pipe(ready));
 	pid_t pid = fork();
 	if (!pid)
-		track(r, ready[1]);
+		(!opening && i % 4 < 2 ? copy_ahead : track)(r, ready[1]);
 	close(ready[1]);
 	if (!opening) {
 		RIG_NEED(read(ready[0], &c, 1) == 1);

@@ -237,7 +237,7 @@ static inline struct image_set *rig_set(struct rig *r, const char *name, int *re
 	RIG_NEED(!mkdir(path, 0700) || errno == EEXIST);
 	*ret_dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	RIG_NEED(*ret_dirfd >= 0);
-	RIG_NEED(!image_set_create(*ret_dirfd, path, &set));
+	RIG_NEED(!image_set_create(*ret_dirfd, path, NULL, &set));
 	return set;
 }
 

@@ -397,7 +397,7 @@ static inline void add_pages(struct page_run *run, struct pages_writer *w, taddr
 {
 	uint8_t page[MODEL_PAGE_SIZE];
 
-	*run = (struct page_run){ start, nr, PAGES_PRESENT, pages_writer_offset(w) };
+	*run = (struct page_run){ .start = start, .nr_pages = nr, .flags = PAGES_PRESENT, .offset_bytes = pages_writer_offset(w) };
 	memset(page, fill, sizeof(page));
 	for (uint64_t i = 0; i < nr; i++)
 		pages_writer_append(w, page, sizeof(page));
@@ -418,7 +418,7 @@ static inline int write_pages(struct model *m, struct image_set *set)
 	if (err)
 		return err;
 	add_pages(VEC_ADD(&mm->pages), w, 0x500000, 2, 0x11);
-	struct page_run guard = { 0x502000, 1, PAGES_GUARD, 0 };
+	struct page_run guard = { .start = 0x502000, .nr_pages = 1, .flags = PAGES_GUARD };
 	VEC_PUSH(&mm->pages, guard);
 	add_pages(VEC_ADD(&mm->pages), w, 0x503000, 3, 0x22); /* over two mappings that touch */
 	add_pages(VEC_ADD(&mm->pages), w, 0x7ffffffdf000, 1, 0x33);
@@ -429,6 +429,45 @@ static inline int write_pages(struct model *m, struct image_set *set)
 		return err;
 	add_pages(VEC_ADD(&shmem->pages), w, 0x1000, 2, 0x44);
 	return pages_writer_close(w);
+}
+
+static inline void put_pages(struct pages_writer *w, taddr_t start, uint64_t nr, uint8_t fill, page_runs *runs)
+{
+	uint8_t page[MODEL_PAGE_SIZE];
+
+	memset(page, fill, sizeof(page));
+	for (uint64_t i = 0; i < nr; i++)
+		pages_writer_put(w, start + i * MODEL_PAGE_SIZE, page, 1, runs);
+}
+
+/* The same into a set whose parent has the pages of write_pages(): some are the same, one has changed, one is new and one gone. */
+static inline int write_child_pages(struct model *m, struct image_set *set)
+{
+	struct mm *mm = m->mms.v[0];
+	struct shmem *shmem = m->shmems.v[0];
+	struct page_run guard = { .start = 0x502000, .nr_pages = 1, .flags = PAGES_GUARD };
+	struct pages_writer *w;
+
+	mm->pages.nr = shmem->pages.nr = 0;
+	int err = pages_writer_open(set, mm->pages_id = 1, &w);
+	if (err)
+		return err;
+	err = pages_writer_compare_mm(w, mm->pid);
+	put_pages(w, 0x500000, 2, 0x11, &mm->pages);
+	VEC_PUSH(&mm->pages, guard);
+	put_pages(w, 0x503000, 1, 0x22, &mm->pages);
+	put_pages(w, 0x504000, 1, 0x55, &mm->pages);
+	put_pages(w, 0x7ffffffde000, 1, 0x66, &mm->pages);
+	put_pages(w, 0x7ffffffdf000, 1, 0x33, &mm->pages);
+	int close_err = pages_writer_close(w);
+	if (!err)
+		err = close_err ? close_err : pages_writer_open(set, shmem->pages_id = 2, &w);
+	if (err)
+		return err;
+	err = pages_writer_compare_shmem(w, shmem->id);
+	put_pages(w, 0x1000, 2, 0x44, &shmem->pages);
+	close_err = pages_writer_close(w);
+	return err ? err : close_err;
 }
 
 #endif

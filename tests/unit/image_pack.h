@@ -10,8 +10,9 @@
 #include "image/io.h"
 
 /*
- * {u8 length of name, name, u32 length of data, data} each; of a file called pages-* only the length is there, so that
- * blocks stay small. What is cut off ends the set.
+ * {u8 length of name, name, u32 length of data, data} each; of a file called pages-* only the length is there,
+ * so that blocks stay small. What is cut off ends the set. A file called `parent` is the set that the link of
+ * this name leads to.
  */
 struct packed_set {
 	const uint8_t *bytes;
@@ -73,10 +74,29 @@ static inline int packed_size(const struct image_source *src, const char *name, 
 	return 0;
 }
 
+static inline int packed_parent(const struct image_source *src, struct image_source *ret)
+{
+	struct packed_set *set = calloc(1, sizeof(*set));
+	char *path = strdup("parent");
+	uint32_t len;
+
+	if (!set || !path || !packed_find(src->arg, "parent", &set->bytes, &len)) {
+		free(set);
+		free(path);
+		return -ENOENT;
+	}
+	set->len = len;
+	*ret = *src;
+	ret->manifest = NULL;
+	ret->path = path;
+	ret->arg = set;
+	return 0;
+}
+
 static inline struct image_source packed_source(struct packed_set *set)
 {
-	return (struct image_source){ .path = "set", .read = packed_read, .size = packed_size, .dirfd = -1,
-				      .arg = set };
+	return (struct image_source){ .path = "set", .read = packed_read, .size = packed_size, .parent = packed_parent,
+				      .dirfd = -1, .arg = set };
 }
 
 #endif

@@ -4,6 +4,7 @@
  *   image_roundtrip              the tests
  *   image_roundtrip --write DIR  writes the set into DIR, for looking at it with other tools
  *   image_roundtrip --seed FILE  writes it as one file, the fuzzer's seed
+ *   image_roundtrip --seed-child FILE  the same of a set with a parent, and the parent
  */
 #include <dirent.h>
 #include <errno.h>
@@ -333,7 +334,7 @@ static void same_model(const struct model *a, const struct model *b)
 
 static int write_set(int dirfd, struct model *m, struct image_set **ret)
 {
-	int err = image_set_create(dirfd, "dir", ret);
+	int err = image_set_create(dirfd, "dir", NULL, ret);
 
 	if (!err)
 		err = write_pages(m, *ret);
@@ -353,6 +354,29 @@ static int write_and_commit(int dirfd, struct model *m)
 		image_set_abort(set);
 	else
 		image_set_close(set);
+	return err;
+}
+
+/* A set with the model, and one above it that has the parent's pages but for a few. */
+static int write_chain(int base_fd, int child_fd, const char *link)
+{
+	struct model *m = make_model();
+	struct image_set *set = NULL;
+	int err = write_and_commit(base_fd, m);
+
+	if (!err)
+		err = image_set_create(child_fd, "child", link, &set);
+	if (!err)
+		err = write_child_pages(m, set);
+	if (!err)
+		err = image_set_save(set, m);
+	if (!err)
+		err = image_set_commit(set);
+	if (err)
+		image_set_abort(set);
+	else
+		image_set_close(set);
+	model_destroy(m);
 	return err;
 }
 
@@ -418,6 +442,43 @@ static uint64_t set_in(int dirfd)
 	return uptime;
 }
 
+static void check_page_bytes(int dirfd, uint32_t pages_id, const page_runs *runs, taddr_t addr, uint8_t fill, uint32_t flag)
+{
+	struct pages_reader r = { .dirfd = dirfd, .pages_id = pages_id };
+	uint8_t page[MODEL_PAGE_SIZE] = {};
+	bool found = false;
+
+	VEC_FOREACH(run, runs) {
+		if (addr < run->start || addr >= run->start + run->nr_pages * MODEL_PAGE_SIZE)
+			continue;
+		found = run->flags == flag && !pages_reader_read(&r, run, addr - run->start, page, sizeof(page));
+	}
+	CHECK(found && page[0] == fill && page[sizeof(page) - 1] == fill, "page at %llx", (unsigned long long)addr);
+	pages_reader_close(&r);
+}
+
+static void test_parent(void)
+{
+	_cleanup_close_ int base_fd = new_dir("base"), child_fd = new_dir("child");
+	struct model *m = NULL;
+
+	CHECK(!write_chain(base_fd, child_fd, "../base"), "write");
+	CHECK(!images_load(child_fd, "child", &m), "load");
+	if (!m)
+		return;
+	const struct mm *mm = m->mms.v[0];
+	const struct shmem *shmem = m->shmems.v[0];
+	check_page_bytes(child_fd, mm->pages_id, &mm->pages, 0x501000, 0x11, PAGES_PARENT);
+	check_page_bytes(child_fd, mm->pages_id, &mm->pages, 0x503000, 0x22, PAGES_PARENT);
+	check_page_bytes(child_fd, mm->pages_id, &mm->pages, 0x504000, 0x55, PAGES_PRESENT);
+	check_page_bytes(child_fd, mm->pages_id, &mm->pages, 0x7ffffffde000, 0x66, PAGES_PRESENT);
+	check_page_bytes(child_fd, mm->pages_id, &mm->pages, 0x7ffffffdf000, 0x33, PAGES_PARENT);
+	check_page_bytes(child_fd, shmem->pages_id, &shmem->pages, 0x2000, 0x44, PAGES_PARENT);
+	VEC_FOREACH(run, &mm->pages)
+		CHECK(run->start != 0x505000 && run->start + (run->nr_pages - 1) * MODEL_PAGE_SIZE != 0x505000, "a page that is gone");
+	model_destroy(m);
+}
+
 static void test_older_set(void)
 {
 	_cleanup_close_ int dirfd = new_dir("older");
@@ -436,7 +497,7 @@ static void test_older_set(void)
 	m->uptime_us = 2;
 	CHECK(!write_set(dirfd, m, &set), "second set");
 	CHECK(set_in(dirfd) == 1, "while the second set is being written");
-	CHECK(image_set_create(dirfd, "dir", &second) == -EBUSY, "two writers at once");
+	CHECK(image_set_create(dirfd, "dir", NULL, &second) == -EBUSY, "two writers at once");
 	image_set_abort(set);
 	CHECK(set_in(dirfd) == 1 && has(dirfd, "core-999.img"), "after the second set was given up");
 
@@ -703,34 +764,60 @@ static int write_dir(const char *path)
 	return err ? 1 : 0;
 }
 
+static void pack_file(FILE *out, const char *name, const void *data, uint32_t len, bool with_data)
+{
+	uint8_t name_len = strlen(name);
+
+	fwrite(&name_len, 1, 1, out);
+	fwrite(name, 1, name_len, out);
+	fwrite(&len, 4, 1, out);
+	if (with_data)
+		fwrite(data, 1, len, out);
+}
+
+/* Without the list of files: with it the loader would refuse whatever the fuzzer changes. */
+static void pack_dir(FILE *out, int dirfd)
+{
+	struct image_file files[64];
+	size_t nr = read_files(dirfd, files, 64);
+
+	for (size_t i = 0; i < nr; i++) {
+		if (strcmp(files[i].name, "bcr-manifest.bcr"))
+			pack_file(out, files[i].name, files[i].data, files[i].len, strncmp(files[i].name, "pages-", 6) != 0);
+		free(files[i].data);
+	}
+}
+
 static int write_seed(const char *path)
 {
 	_cleanup_close_ int dirfd = new_dir("seed-set");
-	struct image_file files[64];
 	struct model *m = make_model();
 	FILE *out = fopen(path, "w");
 
 	if (!out || write_and_commit(dirfd, m))
 		return 1;
-
-	size_t nr = read_files(dirfd, files, 64);
-
-	for (size_t i = 0; i < nr; i++) {
-		uint8_t name_len = strlen(files[i].name);
-
-		/* With it the loader would refuse whatever the fuzzer changes. */
-		if (!strcmp(files[i].name, "bcr-manifest.bcr")) {
-			free(files[i].data);
-			continue;
-		}
-		fwrite(&name_len, 1, 1, out);
-		fwrite(files[i].name, 1, name_len, out);
-		fwrite(&files[i].len, 4, 1, out);
-		if (strncmp(files[i].name, "pages-", 6))
-			fwrite(files[i].data, 1, files[i].len, out);
-		free(files[i].data);
-	}
+	pack_dir(out, dirfd);
 	model_destroy(m);
+	return fclose(out) ? 1 : 0;
+}
+
+static int write_child_seed(const char *path)
+{
+	_cleanup_close_ int base_fd = new_dir("seed-base"), child_fd = new_dir("seed-child");
+	FILE *out = fopen(path, "w");
+	char *base = NULL;
+	size_t len;
+
+	if (!out || write_chain(base_fd, child_fd, "../seed-base"))
+		return 1;
+
+	FILE *in_memory = open_memstream(&base, &len);
+
+	pack_dir(in_memory, base_fd);
+	fclose(in_memory);
+	pack_dir(out, child_fd);
+	pack_file(out, "parent", base, len, true);
+	free(base);
 	return fclose(out) ? 1 : 0;
 }
 
@@ -740,6 +827,8 @@ int main(int argc, char **argv)
 		return write_dir(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "--seed"))
 		return write_seed(argv[2]);
+	if (argc == 3 && !strcmp(argv[1], "--seed-child"))
+		return write_child_seed(argv[2]);
 
 	char dir[] = "/tmp/image_roundtrip.XXXXXX";
 
@@ -748,6 +837,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	test_equal();
+	test_parent();
 	/* Refusals are expected from here on: they would be thousands of lines. */
 	_cleanup_close_ int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 

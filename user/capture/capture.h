@@ -19,6 +19,17 @@ void capture_fix_syscalls(struct model *m);
 int capture_memory(struct model *m, struct image_set *set, struct dump_stats *stats,
 		   int (*progress)(uint64_t done, uint64_t all));
 
+/* Shared memory only, when the address spaces have been copied already: their pages_id are in use. */
+int capture_shmems(struct model *m, struct image_set *set, struct dump_stats *stats,
+		   int (*progress)(uint64_t done, uint64_t all));
+
+/*
+ * All memory of a target that runs: pages may be of different moments, and those that go away meanwhile are
+ * left out. A set of such pages is good as the parent of another one only, for which each page is compared.
+ */
+int capture_memory_running(struct model *m, struct image_set *set, struct dump_stats *stats,
+			   int (*progress)(uint64_t done, uint64_t all));
+
 /* Pipe contents and whatever else kinds have to read from the stopped target. */
 int capture_files(struct model *m);
 

@@ -33,6 +33,7 @@ struct copier {
 	uint32_t next_pages_id;
 	uint8_t *buf; /* CHUNK_BYTES */
 	bool keep_shared; /* pages may be shared copy-on-write within the tree */
+	bool running;     /* the target may change while it is read */
 };
 
 struct vma_walk {
@@ -76,11 +77,14 @@ static int found_range(void *arg, const struct page_range *r)
 	return add_run(w->mm, r->start, r->end, PAGES_PRESENT);
 }
 
-static int find_pages(struct mm *mm, struct dump_stats *stats)
+static int find_pages(struct mm *mm, bool running, struct dump_stats *stats)
 {
 	struct pagemap *pm;
 	int err = pagemap_open(mm->pid, &pm);
 
+	/* It has ended meanwhile. */
+	if (running && (err == -ENOENT || err == -ESRCH))
+		return 0;
 	if (err)
 		return fail(err, "pid %d: open its page map", mm->pid);
 	VEC_FOREACH(vma, &mm->vmas) {
@@ -130,10 +134,10 @@ static int read_target(const struct copier *c, pid_t pid, int *mem_fd, taddr_t a
 	return 0;
 }
 
-/* Appends the first `len` bytes of the buffer and tells how far the copying is. */
-static int append(struct copier *c, struct pages_writer *w, size_t len)
+/* Puts the first `len` bytes of the buffer into the set and tells how far the copying is. */
+static int put(struct copier *c, struct pages_writer *w, uint64_t addr, size_t len, page_runs *runs)
 {
-	int err = pages_writer_append(w, c->buf, len);
+	int err = pages_writer_put(w, addr, c->buf, len / MODEL_PAGE_SIZE, runs);
 
 	if (err)
 		return err;
@@ -141,43 +145,66 @@ static int append(struct copier *c, struct pages_writer *w, size_t len)
 	return c->progress(c->done_bytes, c->all_bytes);
 }
 
-static int copy_run(struct copier *c, pid_t pid, int *mem_fd, struct page_run *run,
-		    struct pages_writer *w)
+/* What is left of pages that a running target took away while they were read. */
+static int copy_one_by_one(struct copier *c, struct mm *mm, int *mem_fd, taddr_t at, size_t len, struct pages_writer *w)
+{
+	for (taddr_t end = at + len; at < end; at += MODEL_PAGE_SIZE) {
+		if (read_target(c, mm->pid, mem_fd, at, MODEL_PAGE_SIZE))
+			continue;
+		int err = put(c, w, at, MODEL_PAGE_SIZE, &mm->pages);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int copy_run(struct copier *c, struct mm *mm, int *mem_fd, const struct page_run *run, struct pages_writer *w)
 {
 	uint64_t left = run->nr_pages * MODEL_PAGE_SIZE;
 	taddr_t at = run->start;
+	pid_t pid = mm->pid;
 
-	run->offset_bytes = pages_writer_offset(w);
 	while (left) {
 		size_t len = left < CHUNK_BYTES ? left : CHUNK_BYTES;
 		int err = read_target(c, pid, mem_fd, at, len);
 
-		if (err)
+		if (err && !c->running)
 			return fail(err, "pid %d: read memory at %llx", pid, (unsigned long long)at);
-		err = append(c, w, len);
+		if (err)
+			err = copy_one_by_one(c, mm, mem_fd, at, len, w);
+		else
+			err = put(c, w, at, len, &mm->pages);
 		if (err)
 			return err;
 		at += len;
 		left -= len;
 	}
-	c->stats->pages_written += run->nr_pages;
 	return 0;
 }
 
 static int copy_mm(struct copier *c, struct mm *mm)
 {
-	struct pages_writer *w;
+	struct pages_writer *w = NULL;
 	_cleanup_close_ int mem_fd = -1;
+	page_runs found = mm->pages; /* what is to be copied; the runs of the image take its place */
 
+	mm->pages = (page_runs){};
 	mm->pages_id = c->next_pages_id++;
 	int err = pages_writer_open(c->set, mm->pages_id, &w);
-	if (err)
-		return err;
-	VEC_FOREACH(run, &mm->pages) {
-		if (run->flags & PAGES_PRESENT)
-			err = copy_run(c, mm->pid, &mem_fd, run, w);
+	if (!err)
+		err = pages_writer_compare_mm(w, mm->pid);
+	VEC_FOREACH(run, &found) {
 		if (err)
 			break;
+		if (run->flags & PAGES_PRESENT)
+			err = copy_run(c, mm, &mem_fd, run, w);
+		else if (VEC_PUSH(&mm->pages, *run))
+			err = fail(-ENOMEM, "pid %d: list its pages", mm->pid);
+	}
+	VEC_FREE(&found);
+	if (w) {
+		c->stats->pages_written += pages_writer_written(w);
+		c->stats->pages_skipped_parent += pages_writer_in_parent(w);
 	}
 	int close_err = pages_writer_close(w);
 	return err ? err : close_err;
@@ -186,13 +213,6 @@ static int copy_mm(struct copier *c, struct mm *mm)
 static int copy_shmem_range(struct copier *c, struct shmem *s, int fd, uint64_t start, uint64_t end,
 			    struct pages_writer *w)
 {
-	struct page_run run = {
-		.start = start,
-		.nr_pages = (end - start) / MODEL_PAGE_SIZE,
-		.flags = PAGES_PRESENT,
-		.offset_bytes = pages_writer_offset(w),
-	};
-
 	for (uint64_t at = start; at < end;) {
 		size_t len = end - at < CHUNK_BYTES ? end - at : CHUNK_BYTES;
 		ssize_t got = pread(fd, c->buf, len, at);
@@ -201,16 +221,16 @@ static int copy_shmem_range(struct copier *c, struct shmem *s, int fd, uint64_t 
 			return fail(got < 0 ? -errno : -EIO,
 				    "pid %d: read shared memory %u at offset %llu", s->pid, s->id,
 				    (unsigned long long)at);
-		int err = append(c, w, len);
+		int err = put(c, w, at, len, &s->pages);
 		if (err)
 			return err;
 		at += len;
 	}
-	c->stats->shpages_written += run.nr_pages;
-	return VEC_PUSH(&s->pages, run);
+	return 0;
 }
 
-static int open_shmem(struct shmem *s, int *ret)
+/* -ENOENT, not reported: the mapping has gone while the target runs. */
+static int open_shmem(const struct copier *c, struct shmem *s, int *ret)
 {
 	char path[96];
 	struct stat st;
@@ -218,6 +238,8 @@ static int open_shmem(struct shmem *s, int *ret)
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", s->pid,
 		 (unsigned long long)s->start, (unsigned long long)s->map_files_end);
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (c->running && (fd < 0 || fstat(fd, &st) || st.st_ino != s->ino))
+		return -ENOENT;
 	if (fd < 0 || fstat(fd, &st))
 		return fail(-errno, "pid %d: open shared memory %u by %s", s->pid, s->id, path);
 	if (st.st_ino != s->ino)
@@ -231,14 +253,15 @@ static int copy_shmem(struct copier *c, struct shmem *s)
 {
 	struct pages_writer *w;
 	_cleanup_close_ int fd = -1;
-	int err = open_shmem(s, &fd);
+	int err = open_shmem(c, s, &fd);
 
 	if (err)
-		return err;
+		return err == -ENOENT ? 0 : err;
 	s->pages_id = c->next_pages_id++;
 	err = pages_writer_open(c->set, s->pages_id, &w);
 	if (err)
 		return err;
+	err = pages_writer_compare_shmem(w, s->id);
 	for (off_t at = 0; !err;) {
 		off_t data = lseek(fd, at, SEEK_DATA);
 		if (data < 0)
@@ -252,38 +275,63 @@ static int copy_shmem(struct copier *c, struct shmem *s)
 		err = copy_shmem_range(c, s, fd, data, hole, w);
 		at = hole;
 	}
+	c->stats->shpages_written += pages_writer_written(w);
+	c->stats->shpages_skipped_parent += pages_writer_in_parent(w);
 	int close_err = pages_writer_close(w);
 	return err ? err : close_err;
+}
+
+static int copy_all(struct copier *c, struct model *m, bool mms_too)
+{
+	_cleanup_free_ uint8_t *buf = malloc(CHUNK_BYTES);
+	int err = buf ? 0 : fail(-ENOMEM, "buffer for memory contents");
+
+	c->buf = buf;
+	VEC_FOREACH(mm, &m->mms) {
+		if (!mms_too) {
+			if (c->next_pages_id <= (*mm)->pages_id)
+				c->next_pages_id = (*mm)->pages_id + 1;
+			continue;
+		}
+		if (!err)
+			err = find_pages(*mm, c->running, c->stats);
+		VEC_FOREACH(run, &(*mm)->pages)
+			c->all_bytes += run->flags & PAGES_PRESENT ? run->nr_pages * MODEL_PAGE_SIZE : 0;
+	}
+	VEC_FOREACH(mm, &m->mms) {
+		if (!err && mms_too)
+			err = copy_mm(c, *mm);
+	}
+	VEC_FOREACH(s, &m->shmems) {
+		if (!err)
+			err = copy_shmem(c, *s);
+	}
+	return err;
 }
 
 int capture_memory(struct model *m, struct image_set *set, struct dump_stats *stats,
 		   int (*progress)(uint64_t done, uint64_t all))
 {
-	struct copier c = { .set = set, .stats = stats, .progress = progress, .next_pages_id = 1, .keep_shared = m->mms.nr > 1 };
-	int err;
+	struct copier c = {
+		.set = set, .stats = stats, .progress = progress, .next_pages_id = 1, .keep_shared = m->mms.nr > 1
+	};
 
-	VEC_FOREACH(mm, &m->mms) {
-		err = find_pages(*mm, stats);
-		if (err)
-			return err;
-		VEC_FOREACH(run, &(*mm)->pages) {
-			if (run->flags & PAGES_PRESENT)
-				c.all_bytes += run->nr_pages * MODEL_PAGE_SIZE;
-		}
-	}
-	_cleanup_free_ uint8_t *buf = malloc(CHUNK_BYTES);
-	if (!buf)
-		return fail(-ENOMEM, "buffer for memory contents");
-	c.buf = buf;
-	VEC_FOREACH(mm, &m->mms) {
-		err = copy_mm(&c, *mm);
-		if (err)
-			return err;
-	}
-	VEC_FOREACH(s, &m->shmems) {
-		err = copy_shmem(&c, *s);
-		if (err)
-			return err;
-	}
-	return 0;
+	return copy_all(&c, m, true);
+}
+
+int capture_shmems(struct model *m, struct image_set *set, struct dump_stats *stats,
+		   int (*progress)(uint64_t done, uint64_t all))
+{
+	struct copier c = { .set = set, .stats = stats, .progress = progress, .next_pages_id = 1 };
+
+	return copy_all(&c, m, false);
+}
+
+int capture_memory_running(struct model *m, struct image_set *set, struct dump_stats *stats,
+			   int (*progress)(uint64_t done, uint64_t all))
+{
+	struct copier c = { .set = set, .stats = stats, .progress = progress, .next_pages_id = 1,
+			    .keep_shared = m->mms.nr > 1, .running = true };
+
+	return copy_all(&c, m, true);
 }

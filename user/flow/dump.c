@@ -52,7 +52,7 @@ enum {
 
 static int create_images(struct flow *f)
 {
-	return image_set_create(f->req->images_dirfd, f->req->images_dir, &f->set);
+	return image_set_create(f->req->images_dirfd, f->req->images_dir, NULL, &f->set);
 }
 
 static void undo_images(struct flow *f)

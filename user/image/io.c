@@ -14,6 +14,7 @@
 #include "image/image.h"
 #include "image/magic.h"
 #include "image/manifest.h"
+#include "image/names.h"
 #include "image/set.h"
 
 /* A record may take this much more in memory than in the file: lists of short messages do. */
@@ -98,9 +99,43 @@ static int dir_read(const struct image_source *src, const char *name, uint8_t **
 	return 0;
 }
 
+static int dir_parent(const struct image_source *src, struct image_source *ret)
+{
+	char *path;
+
+	if (faccessat(src->dirfd, IMAGE_PARENT, F_OK, AT_SYMLINK_NOFOLLOW))
+		return errno == ENOENT ? -ENOENT : fail(-errno, "%s/" IMAGE_PARENT ": look for it", src->path);
+
+	_cleanup_close_ int fd = openat(src->dirfd, IMAGE_PARENT, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return fail(-errno, "%s/" IMAGE_PARENT ": open the parent image set", src->path);
+	if (asprintf(&path, "%s/" IMAGE_PARENT, src->path) < 0)
+		return fail(-ENOMEM, "%s/" IMAGE_PARENT ": open", src->path);
+
+	int err = image_set_recover(fd, path);
+
+	if (err) {
+		free(path);
+		return err;
+	}
+	*ret = image_source_dir(take_fd(&fd), path);
+	return 0;
+}
+
 struct image_source image_source_dir(int dirfd, const char *path)
 {
-	return (struct image_source){ .path = path, .read = dir_read, .size = dir_size, .dirfd = dirfd };
+	return (struct image_source){
+		.path = path, .read = dir_read, .size = dir_size, .parent = dir_parent, .dirfd = dirfd
+	};
+}
+
+void image_source_close(struct image_source *src)
+{
+	cleanup_close(&src->dirfd);
+	free((char *)src->path);
+	free(src->arg);
+	*src = (struct image_source){ .dirfd = -1 };
 }
 
 static uint32_t get_u32(const uint8_t *p)

@@ -28,6 +28,8 @@ struct image_source {
 	int (*read)(const struct image_source *src, const char *name, uint8_t **ret, size_t *ret_len);
 	/* Length of a file; -ENOENT as above. */
 	int (*size)(const struct image_source *src, const char *name, uint64_t *ret);
+	/* The set that the link `parent` leads to, to be closed with image_source_close(). -ENOENT as above; NULL: there are no links. */
+	int (*parent)(const struct image_source *src, struct image_source *ret);
 	int dirfd;
 	void *arg;
 	const struct manifest *manifest; /* what the files must be like; NULL when that is not known */
@@ -35,6 +37,9 @@ struct image_source {
 
 /* A source that reads the directory `dirfd`; both are borrowed. */
 struct image_source image_source_dir(int dirfd, const char *path);
+
+/* Frees what a source that `parent` gave owns: path, dirfd and arg. */
+void image_source_close(struct image_source *src);
 
 /* Memory that lives until all messages of a file, or of a set, have been written. Zeroed; NULL when out of memory. */
 struct arena {

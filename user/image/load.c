@@ -9,6 +9,8 @@
 
 #include "base/log.h"
 #include "image/manifest.h"
+#include "image/names.h"
+#include "image/parents.h"
 #include "image/parts.h"
 #include "image/set.h"
 
@@ -76,6 +78,16 @@ static int load_all(struct load *l)
 	return err ? err : load_shmems(l);
 }
 
+int load_parents(struct load *l)
+{
+	int err = l->parents ? 0 : parents_open(l->src, l->src->manifest, &l->parents);
+
+	if (err == -ENOENT)
+		return fail(0, "%s: pages are in a parent image set, but the link " IMAGE_PARENT " to it is missing",
+			    l->src->path);
+	return err;
+}
+
 int images_load_from(const struct image_source *src, struct model **ret)
 {
 	struct image_source checked = *src;
@@ -90,6 +102,7 @@ int images_load_from(const struct image_source *src, struct model **ret)
 	checked.manifest = manifest;
 	if (!err)
 		err = load_all(&l);
+	parents_close(l.parents);
 	manifest_destroy(manifest);
 	if (l.objects)
 		bcr_objects_entry__free_unpacked(l.objects, NULL);

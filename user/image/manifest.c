@@ -1,5 +1,7 @@
 /*
- * The list of a set's files with sizes and checksums (bcr-manifest.bcr).
+ * The list of a set's files with sizes and checksums (bcr-manifest.bcr). Of an incremental set, `parent` is in
+ * it: with size and checksum of the parent's own list, so that a set that took the parent's place in its
+ * directory is not taken for it.
  *
  * CRIU's format notices neither a file cut off between two records nor a changed byte. This list does. Page files have
  * only their size in it: they are read once, by the restore itself, and reading them for a checksum would double that.
@@ -12,6 +14,8 @@
 
 #include "base/log.h"
 #include "image/magic.h"
+#include "image/names.h"
+#include "image/parents.h"
 #include "image/set.h"
 #include "images/bcr-manifest.pb-c.h"
 
@@ -20,6 +24,7 @@
 
 struct manifest {
 	VEC(struct set_file) files; /* sorted by name */
+	struct set_file parent;     /* name "": says nothing of a parent */
 };
 
 static int compare_names(const void *a, const void *b)
@@ -27,11 +32,42 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(((const struct set_file *)a)->name, ((const struct set_file *)b)->name);
 }
 
+/* Size and checksum of the list of a set; -ENOENT, not reported: it has none. */
+static int identify(const struct image_source *src, struct set_file *ret)
+{
+	_cleanup_free_ uint8_t *data = NULL;
+	size_t len;
+	int err = src->read(src, MANIFEST, &data, &len);
+
+	if (err)
+		return err;
+	strcpy(ret->name, IMAGE_PARENT);
+	ret->size_bytes = len;
+	ret->has_crc32 = true;
+	ret->crc32 = crc32(0, data, len);
+	return 0;
+}
+
+static int note_parent(struct image_set *set)
+{
+	const struct parents *p = image_set_parents(set);
+	struct set_file f = {};
+	int err = p ? identify(parents_at(p, 1), &f) : -ENOENT;
+
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	return image_set_note(set, f.name, f.size_bytes, &f.crc32);
+}
+
 int manifest_save(struct image_set *set)
 {
 	struct image_writer w;
 	size_t nr;
+	int err = note_parent(set);
 	const struct set_file *files = image_set_noted(set, &nr);
+
+	if (err)
+		return err;
 
 	writer_open(&w, set, MAGIC_COMMON, MAGIC_BCR_MANIFEST, MANIFEST);
 	for (size_t i = 0; i < nr; i++) {
@@ -56,6 +92,10 @@ static int load_entry(const struct image_source *src, const struct image_reader 
 	if (strlen(e->name) >= sizeof(f.name) || strchr(e->name, '/'))
 		return bad_image(r, "a file name of %zu bytes or with a slash", strlen(e->name));
 	strcpy(f.name, e->name);
+	if (!strcmp(f.name, IMAGE_PARENT)) {
+		m->parent = f;
+		return 0;
+	}
 	err = src->size(src, f.name, &size);
 	if (err == -ENOENT)
 		return fail(0, "%s/%s: missing: the image set is not complete", src->path, f.name);
@@ -129,4 +169,20 @@ int manifest_check(const struct manifest *m, const struct image_reader *r)
 	if (f->size_bytes == r->len && (!f->has_crc32 || f->crc32 == crc32(0, r->data, r->len)))
 		return 0;
 	return bad_file(r, "damaged: its checksum is not that of what was written (" HOW_TO_ACCEPT ")");
+}
+
+int manifest_check_parent(const struct manifest *m, const struct image_source *parent)
+{
+	struct set_file is = {};
+
+	if (!m || !m->parent.name[0])
+		return 0;
+	int err = identify(parent, &is);
+	if (err && err != -ENOENT)
+		return err;
+	if (!err && is.size_bytes == m->parent.size_bytes && is.crc32 == m->parent.crc32)
+		return 0;
+	return fail(0, "%s: is not the image set that the one above it was made from: another dump has taken its place, or it was changed (if on "
+		       "purpose, remove " MANIFEST " there and above)",
+		    parent->path);
 }

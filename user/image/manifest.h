@@ -18,6 +18,12 @@ int manifest_load(const struct image_source *src, struct manifest **ret);
 /* Accepts NULL. */
 void manifest_destroy(struct manifest *m);
 
+/*
+ * Is the set of `parent` the one that the set of the manifest `m` (NULL: says nothing) was made from? The list
+ * of its files, with their checksums, says who it is. Failure is reported.
+ */
+int manifest_check_parent(const struct manifest *m, const struct image_source *parent);
+
 /* Is what was read what was written? Failure is reported. */
 int manifest_check(const struct manifest *m, const struct image_reader *r);
 

@@ -1,5 +1,5 @@
 /*
- * Address spaces and page indexes ↔ mm-N.img, pagemap-N.img, pagemap-shmem-N.img.
+ * Address spaces and shared memory ↔ mm-N.img, and which of their page maps is whose.
  *
  * Tasks that share an address space (equal vm_id) have an mm and a pagemap file each, as every task of CRIU's format has, with
  * the same in them. The pages are there once: both pagemaps name the same pages file. The reader takes the files of the
@@ -11,15 +11,15 @@
 
 #include "base/log.h"
 #include "image/magic.h"
+#include "image/names.h"
+#include "image/pagemap.h"
+#include "image/parents.h"
 #include "image/parts.h"
-#include "image/set.h"
 #include "images/mm.pb-c.h"
-#include "images/pagemap.pb-c.h"
 
 enum {
 	NR_AUXV_MAX = 128,
 	PAGE = MODEL_PAGE_SIZE,
-	WIRE_FLAGS = PAGES_PARENT | PAGES_LAZY | PAGES_PRESENT,
 	/* Bits of vma.status that CRIU has and bcr does not restore. */
 	STATUS_SOCKET = 1 << 11, STATUS_AIO = 1 << 13, STATUS_SHSTK = 1 << 15,
 	STATUS_KNOWN = VMA_REGULAR | VMA_STACK | VMA_VSYSCALL | VMA_VDSO | VMA_HEAP | VMA_FILE_PRIVATE |
@@ -27,94 +27,6 @@ enum {
 	STATUS_TYPE = VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_ANON_SHARED | VMA_ANON_PRIVATE,
 	STATUS_FILE = VMA_FILE_PRIVATE | VMA_FILE_SHARED,
 };
-
-/* --- saving pages --- */
-
-static int save_run(struct image_writer *w, const struct page_run *run)
-{
-	PagemapEntry e = PAGEMAP_ENTRY__INIT;
-
-	e.vaddr = run->start;
-	/* Readers before CRIU 4 know this field only. */
-	e.compat_nr_pages = run->nr_pages <= UINT32_MAX ? run->nr_pages : 0;
-	e.has_nr_pages = true;
-	e.nr_pages = run->nr_pages;
-	e.has_flags = true;
-	e.flags = run->flags & WIRE_FLAGS;
-	return writer_put(w, &e.base);
-}
-
-/* The format has no offsets: pages are in the file in the order of the runs, without gaps. */
-static int check_runs(const struct image_writer *w, const struct page_run *runs, size_t nr,
-		      uint64_t *ret_bytes)
-{
-	uint64_t next = 0, bytes = 0;
-
-	for (size_t i = 0; i < nr; i++) {
-		if (runs[i].start < next || !runs[i].nr_pages)
-			return fail(0, "%s: pages at 0x%llx are out of order", w->name,
-				    (unsigned long long)runs[i].start);
-		next = runs[i].start + runs[i].nr_pages * PAGE;
-		if (runs[i].flags & PAGES_PARENT)
-			return unsupported("%s: pages in a parent image set", w->name);
-		if (!(runs[i].flags & PAGES_PRESENT))
-			continue;
-		if (runs[i].offset_bytes != bytes)
-			return fail(0, "%s: pages at 0x%llx are at offset %llu of the pages file instead of %llu",
-				    w->name, (unsigned long long)runs[i].start,
-				    (unsigned long long)runs[i].offset_bytes, (unsigned long long)bytes);
-		bytes += runs[i].nr_pages * PAGE;
-	}
-	*ret_bytes = bytes;
-	return 0;
-}
-
-/* The pages file must hold what the runs say; one without pages is made here, because readers want it. */
-static int check_pages_file(struct save *s, uint32_t pages_id, uint64_t bytes)
-{
-	char name[IMAGE_NAME_MAX];
-	uint64_t size = 0;
-	int err, fd;
-
-	snprintf(name, sizeof(name), "pages-%u.img", pages_id);
-	err = image_set_size(s->set, name, &size);
-	if (err == -ENOENT && !bytes) {
-		err = image_set_open_raw(s->set, name, &fd);
-		if (err)
-			return err;
-		close(fd);
-		return image_set_note(s->set, name, 0, NULL);
-	}
-	if (err && err != -ENOENT)
-		return err;
-	if (size != bytes)
-		return fail(0, "%s: has %llu bytes of pages instead of %llu", name,
-			    (unsigned long long)size, (unsigned long long)bytes);
-	return 0;
-}
-
-/* `w` is open; closes it. */
-static int save_pagemap(struct save *s, struct image_writer *w, uint32_t pages_id,
-			const struct page_run *runs, size_t nr)
-{
-	PagemapHead head = PAGEMAP_HEAD__INIT;
-	uint64_t bytes = 0;
-	int err = check_runs(w, runs, nr, &bytes);
-
-	if (!err)
-		err = check_pages_file(s, pages_id, bytes);
-	if (err) {
-		writer_close(w);
-		return err;
-	}
-	head.pages_id = pages_id;
-	writer_put(w, &head.base);
-	for (size_t i = 0; i < nr; i++) {
-		if (runs[i].flags & WIRE_FLAGS)
-			save_run(w, &runs[i]);
-	}
-	return writer_close(w);
-}
 
 int save_guards(struct arena *a, const struct mm *mm, BcrTaskEntry *msg)
 {
@@ -198,12 +110,18 @@ static uint32_t pages_id_of(const struct save *s, const struct mm *mm)
 	return s->mm_pages_ids[i];
 }
 
+int save_mm_pages(struct save *s, const struct mm *mm, pid_t pid)
+{
+	char name[IMAGE_NAME_MAX];
+
+	return pagemap_image_save(s->set, image_name_pagemap(name, pid), pages_id_of(s, mm), &mm->pages);
+}
+
 int save_mm(struct save *s, const struct task *t)
 {
 	const struct mm *mm = model_find_mm(s->m, t->mm_id);
 	MmEntry e = MM_ENTRY__INIT;
 	struct arena a = {};
-	struct image_writer w;
 
 	if (!mm)
 		return fail(0, "pid %d: the model lacks its memory", t->pid);
@@ -217,20 +135,16 @@ int save_mm(struct save *s, const struct task *t)
 	arena_free(&a);
 	if (err)
 		return err;
-	writer_open(&w, s->set, MAGIC_COMMON, MAGIC_PAGEMAP, "pagemap-%d.img", t->pid);
-	return save_pagemap(s, &w, pages_id_of(s, mm), mm->pages.v, mm->pages.nr);
+	return save_mm_pages(s, mm, t->pid);
 }
 
 int save_shmems(struct save *s)
 {
 	VEC_FOREACH(p, &s->m->shmems) {
-		struct shmem *shmem = *p;
+		const struct shmem *shmem = *p;
 		uint32_t pages_id = shmem->pages_id ? shmem->pages_id : ++s->next_id;
-		struct image_writer w;
-
-		writer_open(&w, s->set, MAGIC_COMMON, MAGIC_PAGEMAP, "pagemap-shmem-%u.img", shmem->id);
-
-		int err = save_pagemap(s, &w, pages_id, shmem->pages.v, shmem->pages.nr);
+		char name[IMAGE_NAME_MAX];
+		int err = pagemap_image_save(s->set, image_name_pagemap_shmem(name, shmem->id), pages_id, &shmem->pages);
 
 		if (err)
 			return err;
@@ -240,99 +154,21 @@ int save_shmems(struct save *s)
 
 /* --- loading pages --- */
 
-typedef VEC(struct page_run) page_runs;
-
-static int check_run(const struct image_reader *r, taddr_t start, uint64_t nr_pages, uint64_t end_max)
+int load_pages(struct load *l, const char *name, uint64_t end_max, uint32_t *pages_id, page_runs *runs)
 {
-	if (start % PAGE || start >= end_max || !nr_pages || nr_pages > (end_max - start) / PAGE)
-		return bad_image(r, "%llu pages at 0x%llx", (unsigned long long)nr_pages,
-				 (unsigned long long)start);
-	return 0;
-}
+	int err = pagemap_image_load(l->src, name, end_max, pages_id, runs);
 
-static int load_run(const struct image_reader *r, const PagemapEntry *e, uint64_t end_max,
-		    struct page_run *to)
-{
-	uint64_t nr = e->has_nr_pages && e->nr_pages ? e->nr_pages : e->compat_nr_pages;
-	uint32_t flags = e->flags;
-
-	if (e->compat_nr_pages && e->compat_nr_pages != nr)
-		return bad_image(r, "nr_pages %llu and compat_nr_pages %u differ",
-				 (unsigned long long)nr, e->compat_nr_pages);
-	/* Sets written before the field was there. */
-	if (!e->has_flags)
-		flags = PAGES_PRESENT;
-	if (flags & ~WIRE_FLAGS)
-		return bad_image(r, "flags 0x%x, which this version of bcr does not know", flags);
-	if (e->in_parent || flags & PAGES_PARENT)
-		return unsupported("%s/%s: pages at 0x%llx are in a parent image set", r->path, r->name,
-				   (unsigned long long)e->vaddr);
-	if (!(flags & PAGES_PRESENT))
-		return unsupported("%s/%s: pages at 0x%llx were left with a page server", r->path, r->name,
-				   (unsigned long long)e->vaddr);
-	to->start = e->vaddr;
-	to->nr_pages = nr;
-	to->flags = PAGES_PRESENT;
-	return check_run(r, e->vaddr, nr, end_max);
-}
-
-static int check_pages_size(const struct load *l, const struct image_reader *r, uint32_t pages_id,
-			    uint64_t bytes)
-{
-	char name[IMAGE_NAME_MAX];
-	uint64_t size = 0;
-	int err;
-
-	snprintf(name, sizeof(name), "pages-%u.img", pages_id);
-	err = l->src->size(l->src, name, &size);
 	if (err == -ENOENT)
-		return fail(0, "%s/%s: missing: %s refers to it", r->path, name, r->name);
+		return fail(0, "%s/%s: missing: the image set is not complete", l->src->path, name);
 	if (err)
 		return err;
-	if (size != bytes)
-		return fail(0, "%s/%s: has %llu bytes, %s says %llu: cut off or damaged", r->path, name,
-			    (unsigned long long)size, r->name, (unsigned long long)bytes);
-	return 0;
-}
-
-/* Reads a pagemap whose runs end at or below `end_max`; *pages_id is 0 when there are no pages. */
-static int load_pagemap(const struct load *l, struct image_reader *r, uint64_t end_max,
-			uint32_t *pages_id, page_runs *runs)
-{
-	_cleanup_message_ PagemapHead *head = NULL;
-	uint64_t bytes = 0;
-	int got = reader_next(r, &pagemap_head__descriptor, &head);
-
-	if (!got)
-		return bad_file(r, "has no record: cut off");
-	if (got < 0)
-		return got;
-	for (;;) {
-		_cleanup_message_ PagemapEntry *e = NULL;
-		struct page_run *last = runs->nr ? &runs->v[runs->nr - 1] : NULL;
-		struct page_run run = { .offset_bytes = bytes };
-		int err;
-
-		got = reader_next(r, &pagemap_entry__descriptor, &e);
-		if (got < 0)
-			return got;
-		if (!got)
-			break;
-		err = load_run(r, e, end_max, &run);
-		if (err)
-			return err;
-		if (last && run.start < last->start + last->nr_pages * PAGE)
-			return bad_image(r, "pages at 0x%llx are not behind those in front of them",
-					 (unsigned long long)run.start);
-		/* Cannot overflow: runs do not overlap and lie below end_max. */
-		bytes += run.nr_pages * PAGE;
-		if (VEC_PUSH(runs, run))
-			return fail(-ENOMEM, "%s/%s: read", r->path, r->name);
+	VEC_FOREACH(run, runs) {
+		if (run->flags & PAGES_PARENT) {
+			err = load_parents(l);
+			return err ? err : parents_resolve(l->parents, name, end_max, runs);
+		}
 	}
-	*pages_id = bytes ? head->pages_id : 0;
-	if (bytes && !head->pages_id)
-		return bad_file(r, "pages_id is 0");
-	return check_pages_size(l, r, head->pages_id, bytes);
+	return 0;
 }
 
 static int compare_runs(const void *a, const void *b)
@@ -347,7 +183,7 @@ static int load_guards(const struct image_reader *r, const BcrTaskEntry *extra, 
 	for (size_t i = 0; i < extra->n_guards; i++) {
 		const BcrGuardEntry *e = extra->guards[i];
 		struct page_run run = { .start = e->start, .nr_pages = e->nr_pages, .flags = PAGES_GUARD };
-		int err = check_run(r, e->start, e->nr_pages, IMAGE_USER_END);
+		int err = pagemap_check_run(r, e->start, e->nr_pages, IMAGE_USER_END);
 
 		if (err)
 			return err;
@@ -561,15 +397,10 @@ static int load_layout(struct load *l, const struct image_reader *r, const MmEnt
 
 static int load_mm_pages(struct load *l, const BcrTaskEntry *extra, struct mm *mm)
 {
-	_cleanup_reader_ struct image_reader r = {};
-	page_runs runs = {};
-	int err = reader_open_needed(&r, l->src, MAGIC_PAGEMAP, "pagemap-%d.img", mm->pid);
+	/* Names the file in messages. */
+	struct image_reader r = { .path = l->src->path };
+	int err = load_pages(l, image_name_pagemap(r.name, mm->pid), IMAGE_USER_END, &mm->pages_id, &mm->pages);
 
-	if (!err)
-		err = load_pagemap(l, &r, IMAGE_USER_END, &mm->pages_id, &runs);
-	mm->pages.v = runs.v;
-	mm->pages.nr = runs.nr;
-	mm->pages.cap = runs.cap;
 	if (!err && extra)
 		err = load_guards(&r, extra, mm);
 	return err ? err : check_pages_mapped(&r, mm);
@@ -620,19 +451,14 @@ static int shmem_size(const struct load *l, struct shmem *shmem)
 int load_shmems(struct load *l)
 {
 	VEC_FOREACH(p, &l->m->shmems) {
-		_cleanup_reader_ struct image_reader r = {};
 		struct shmem *shmem = *p;
-		page_runs runs = {};
+		char name[IMAGE_NAME_MAX];
 		int err = shmem_size(l, shmem);
 
 		/* CRIU restores zeros when the file is missing: that is data lost. */
 		if (!err)
-			err = reader_open_needed(&r, l->src, MAGIC_PAGEMAP, "pagemap-shmem-%u.img", shmem->id);
-		if (!err)
-			err = load_pagemap(l, &r, shmem->size_bytes, &shmem->pages_id, &runs);
-		shmem->pages.v = runs.v;
-		shmem->pages.nr = runs.nr;
-		shmem->pages.cap = runs.cap;
+			err = load_pages(l, image_name_pagemap_shmem(name, shmem->id), shmem->size_bytes, &shmem->pages_id,
+					 &shmem->pages);
 		if (err)
 			return err;
 	}

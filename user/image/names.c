@@ -3,15 +3,18 @@
 
 #include <ctype.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
-/* Exactly these. `parent` is the link of an incremental set. */
+#include "image/io.h"
+
+/* Exactly these. */
 static const char *const plain[] = {
 	"inventory.img",   "pstree.img",      "files.img",       "cgroup.img",       "seccomp.img",
 	"pipes-data.img",  "fifo-data.img",   "sk-queues.img",   "remap-fpath.img",  "memfd.img",
 	"filelocks.img",   "tty-info.img",    "tty-data.img",    "eventpoll-tfd.img", "inotify-wd.img",
 	"fanotify-mark.img", "bpfmap-file.img", "bpfmap-data.img", "pidfd.img",      "cpuinfo.img",
-	"apparmor.img",    "binfmt-misc.img", "bcr-objects.bcr", "bcr-manifest.bcr", "parent",
+	"apparmor.img",    "binfmt-misc.img", "bcr-objects.bcr", "bcr-manifest.bcr", IMAGE_PARENT,
 	/* Written by old versions of CRIU, one kind per file. */
 	"reg-files.img",   "ns-files.img",    "eventfd.img",     "eventpoll.img",    "signalfd.img",
 	"inotify.img",     "fanotify.img",    "unixsk.img",      "inetsk.img",       "packetsk.img",
@@ -55,4 +58,16 @@ bool image_name_known(const char *name)
 			return true;
 	}
 	return false;
+}
+
+const char *image_name_pagemap(char *buf, pid_t pid)
+{
+	snprintf(buf, IMAGE_NAME_MAX, "pagemap-%d.img", pid);
+	return buf;
+}
+
+const char *image_name_pagemap_shmem(char *buf, uint32_t shmem_id)
+{
+	snprintf(buf, IMAGE_NAME_MAX, "pagemap-shmem-%u.img", shmem_id);
+	return buf;
 }

@@ -21,6 +21,7 @@ struct save {
 	struct xstate_layout xstate;
 	uint32_t next_id; /* last id in use, of model objects and of what exists in images only */
 	uint32_t *mm_pages_ids; /* parallel to m->mms: N of pages-N.img, never 0 */
+	bool memory_only; /* a pre-dump */
 };
 
 /* Each reports its failure. */
@@ -29,6 +30,7 @@ int save_pstree(struct save *s);
 int save_ids(struct save *s);
 int save_core(struct save *s, const struct task *t); /* core-TID of all threads, bcr-threads-PID */
 int save_mm(struct save *s, const struct task *t);   /* mm-PID, pagemap-PID */
+int save_mm_pages(struct save *s, const struct mm *mm, pid_t pid); /* pagemap-PID */
 int save_fs(struct save *s, const struct task *t);
 int save_shmems(struct save *s);
 int save_files(struct save *s); /* files, fdinfo-N, pipes-data, fifo-data, tty-info */
@@ -42,7 +44,14 @@ struct load {
 	struct model *m;
 	struct xstate_layout xstate;
 	BcrObjectsEntry *objects;    /* NULL when the set was not written by bcr */
+	struct parents *parents;     /* NULL: not needed so far */
 };
+
+/* Is this a set of a pre-dump, with an inventory that says so and no processes? */
+bool images_memory_only(const struct image_source *src);
+
+/* Opens the chain of parents, when that has not been done; a set without any is a reported failure. */
+int load_parents(struct load *l);
 
 int load_inventory(struct load *l);
 int load_pstree(struct load *l); /* tasks and threads, numbers only */
@@ -52,6 +61,8 @@ int load_files(struct load *l);
 /* Everything of a task that is in core-N and bcr-threads-N; *ret_extra is owned by the caller, NULL when there is none. */
 int load_core(struct load *l, struct task *t, BcrTaskEntry **ret_extra);
 int load_mm(struct load *l, const struct task *t, const BcrTaskEntry *extra);
+/* Reads a page map, and finds where the pages are that it says are in the parent set. */
+int load_pages(struct load *l, const char *name, uint64_t end_max, uint32_t *pages_id, page_runs *runs);
 int load_fs(struct load *l, const struct task *t);
 int load_shmems(struct load *l);
 

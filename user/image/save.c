@@ -78,3 +78,30 @@ int image_set_save(struct image_set *set, const struct model *m)
 	free(s.mm_pages_ids);
 	return err;
 }
+
+static int save_memory(struct save *s)
+{
+	VEC_FOREACH(t, &s->m->tasks) {
+		const struct mm *mm = t->mm_id ? model_find_mm(s->m, t->mm_id) : NULL;
+		int err = mm ? save_mm_pages(s, mm, t->pid) : 0;
+
+		if (err)
+			return err;
+	}
+	return save_shmems(s);
+}
+
+int image_set_save_memory(struct image_set *set, const struct model *m)
+{
+	struct save s = { .set = set, .m = m, .memory_only = true };
+	int err = choose_ids(&s);
+
+	if (!err)
+		err = save_memory(&s);
+	if (!err)
+		err = save_inventory(&s);
+	if (!err)
+		err = manifest_save(set);
+	free(s.mm_pages_ids);
+	return err;
+}

@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "image/names.h"
+#include "image/parents.h"
 
 #define WRITING_DIR ".bcr-writing"
 #define COMMIT_DIR ".bcr-commit"
@@ -34,6 +35,7 @@ struct image_set {
 	int fd;       /* WRITING_DIR, locked */
 	bool committed;
 	VEC(struct set_file) files; /* for the manifest */
+	struct parents *parents;    /* of an incremental set */
 };
 
 /* Calls `each` for every entry but . and ..; a nonzero result ends the walk and is returned. */
@@ -200,7 +202,19 @@ static int lock_writing(int dirfd, const char *path, int *ret)
 	return 0;
 }
 
-int image_set_create(int dirfd, const char *path, struct image_set **ret)
+/* The link is in the new set's own directory already: it goes where the other files go. */
+static int link_parent(struct image_set *set, const char *prev)
+{
+	int err = parents_open_for_new(set->dirfd, set->path, prev, &set->parents);
+
+	if (err)
+		return err;
+	if (symlinkat(prev, set->fd, IMAGE_PARENT))
+		return image_set_io_error(set, IMAGE_PARENT, "make the link to the parent image set", -errno);
+	return 0;
+}
+
+static int create_set(int dirfd, const char *path, struct image_set **ret)
 {
 	_cleanup_close_ int own = fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
 	_cleanup_close_ int fd = -1;
@@ -225,6 +239,26 @@ int image_set_create(int dirfd, const char *path, struct image_set **ret)
 	return 0;
 }
 
+int image_set_create(int dirfd, const char *path, const char *prev, struct image_set **ret)
+{
+	struct image_set *set = NULL;
+	int err = create_set(dirfd, path, &set);
+
+	if (!err && prev) {
+		err = link_parent(set, prev);
+		if (err)
+			image_set_abort(set);
+	}
+	if (!err)
+		*ret = set;
+	return err;
+}
+
+const struct parents *image_set_parents(const struct image_set *set)
+{
+	return set->parents;
+}
+
 /* --- writing --- */
 
 int image_set_io_error(const struct image_set *set, const char *name, const char *what, int err)
@@ -243,6 +277,16 @@ int image_set_open_raw(struct image_set *set, const char *name, int *ret_fd)
 		return image_set_io_error(set, name, "create", -errno);
 	*ret_fd = fd;
 	return 0;
+}
+
+int image_set_replace(struct image_set *set, const char *from, const char *to)
+{
+	return renameat(set->fd, from, set->fd, to) ? image_set_io_error(set, to, "replace", -errno) : 0;
+}
+
+int image_set_remove(struct image_set *set, const char *name)
+{
+	return unlinkat(set->fd, name, 0) ? image_set_io_error(set, name, "remove", -errno) : 0;
 }
 
 int image_set_write(struct image_set *set, const char *name, int fd, const void *buf, size_t len)
@@ -291,6 +335,11 @@ int image_set_size(const struct image_set *set, const char *name, uint64_t *ret)
 static int sync_entry(void *arg, int dirfd, const char *name)
 {
 	struct image_set *set = arg;
+
+	/* A link is synced with its directory. */
+	if (!strcmp(name, IMAGE_PARENT))
+		return 0;
+
 	_cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0 || fsync(fd))
@@ -350,6 +399,7 @@ void image_set_close(struct image_set *set)
 		return;
 	close(set->fd);
 	close(set->dirfd);
+	parents_close(set->parents);
 	VEC_FREE(&set->files);
 	free(set->path);
 	free(set);

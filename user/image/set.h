@@ -7,8 +7,14 @@
 #include "image/image.h"
 #include "image/io.h"
 
+struct parents;
+
 /* Writes all of `buf` to a file of the set; failure is reported. */
 int image_set_write(struct image_set *set, const char *name, int fd, const void *buf, size_t len);
+
+/* Has the file `from` of the set take the place of `to`; removes a file of the set. Failure is reported. */
+int image_set_replace(struct image_set *set, const char *from, const char *to);
+int image_set_remove(struct image_set *set, const char *name);
 
 /* Reports a failed operation on a file of the set, a full disk in words of its own; returns `err`. */
 int image_set_io_error(const struct image_set *set, const char *name, const char *what, int err);
@@ -24,6 +30,9 @@ struct set_file {
 /* Notes such a file for the manifest; `crc32` may be NULL. Failure is reported. */
 int image_set_note(struct image_set *set, const char *name, uint64_t size_bytes, const uint32_t *crc32);
 const struct set_file *image_set_noted(const struct image_set *set, size_t *ret_nr);
+
+/* What the set builds on; NULL: it is complete. */
+const struct parents *image_set_parents(const struct image_set *set);
 
 /* Does the set that is being written have this file? */
 int image_set_size(const struct image_set *set, const char *name, uint64_t *ret);

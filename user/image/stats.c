@@ -85,6 +85,9 @@ static int write_own(int dirfd, const struct dump_stats *s)
 	msg.pages_torn = s->pages_torn;
 	msg.cuts_made_again = s->retakes;
 	msg.stops_made_again = s->restops;
+	msg.has_rounds = msg.has_pages_copied_ahead = true;
+	msg.rounds = s->rounds;
+	msg.pages_copied_ahead = s->pages_copied_ahead;
 	msg.observe = text_or_null(s->observe);
 	msg.freezer = text_or_null(s->freezer);
 	msg.track = text_or_null(s->track);
@@ -107,6 +110,7 @@ int stats_write_dump(int dirfd, const struct dump_stats *s)
 	dump.has_shpages_scanned = true;
 	dump.shpages_scanned = s->shpages_scanned;
 	dump.has_shpages_skipped_parent = true;
+	dump.shpages_skipped_parent = s->shpages_skipped_parent;
 	dump.has_shpages_written = true;
 	dump.shpages_written = s->shpages_written;
 	msg.dump = &dump;
@@ -160,6 +164,8 @@ static int read_own(const struct image_source *src, struct dump_stats *s)
 	s->pages_torn = msg->pages_torn;
 	s->retakes = msg->cuts_made_again;
 	s->restops = msg->stops_made_again;
+	s->rounds = msg->rounds;
+	s->pages_copied_ahead = msg->pages_copied_ahead;
 	copy_text(s->observe, sizeof(s->observe), msg->observe);
 	copy_text(s->freezer, sizeof(s->freezer), msg->freezer);
 	copy_text(s->track, sizeof(s->track), msg->track);
@@ -188,6 +194,7 @@ int stats_read_dump(int dirfd, struct dump_stats *ret)
 		.pages_skipped_parent = msg->dump->pages_skipped_parent,
 		.pages_written = msg->dump->pages_written,
 		.shpages_scanned = msg->dump->shpages_scanned,
+		.shpages_skipped_parent = msg->dump->shpages_skipped_parent,
 		.shpages_written = msg->dump->shpages_written,
 	};
 	return read_own(&src, ret);

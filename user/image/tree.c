@@ -9,7 +9,7 @@
 #include "images/inventory.pb-c.h"
 #include "images/pstree.pb-c.h"
 
-enum { IMG_VERSION = 2, PID_MAX = 1 << 22, TASKS_MAX = 1 << 20, NR_NS = 8 };
+enum { IMG_VERSION = 2, PID_MAX = 1 << 22, TASKS_MAX = 1 << 20, NR_NS = 8, PRE_DUMP_READ = 2 /* as CRIU numbers it */ };
 
 /* --- namespaces: images have small numbers for them, equal for equal inodes --- */
 
@@ -113,7 +113,19 @@ int save_inventory(struct save *s)
 	inv.lsmtype = LSMTYPE__NO_LSM;
 	inv.has_dump_uptime = true;
 	inv.dump_uptime = s->m->uptime_us;
+	inv.has_pre_dump_mode = s->memory_only;
+	inv.pre_dump_mode = PRE_DUMP_READ;
 	return image_put(s->set, 0, MAGIC_INVENTORY, &inv.base, "inventory.img");
+}
+
+bool images_memory_only(const struct image_source *src)
+{
+	_cleanup_reader_ struct image_reader r = {};
+	_cleanup_message_ InventoryEntry *inv = NULL;
+	uint64_t size;
+
+	return src->size(src, "pstree.img", &size) == -ENOENT && !reader_open(&r, src, 0, MAGIC_INVENTORY, "inventory.img") &&
+	       !reader_single(&r, &inventory_entry__descriptor, &inv) && inv->has_pre_dump_mode;
 }
 
 int load_inventory(struct load *l)
@@ -138,7 +150,9 @@ int load_inventory(struct load *l)
 	if (inv->root_ids)
 		ids_get_ns(inv->root_ids, l->m->root_ns);
 	l->m->uptime_us = inv->dump_uptime;
-	return 0;
+	if (!images_memory_only(l->src))
+		return 0;
+	return fail(0, "%s: is of a pre-dump, which holds memory only: restore from the dump that was made after it", l->src->path);
 }
 
 /* --- pstree --- */

@@ -167,7 +167,7 @@ struct vma {
 };
 
 enum page_run_flags {
-	PAGES_PARENT = 1 << 0,  /* in the parent image set */
+	PAGES_PARENT = 1 << 0,  /* in a parent image set */
 	PAGES_LAZY = 1 << 1,
 	PAGES_PRESENT = 1 << 2, /* in this set's pages file */
 	PAGES_GUARD = 1 << 8,   /* guard region; carried in an image file of bcr's own */
@@ -178,8 +178,17 @@ struct page_run {
 	taddr_t start;        /* for shmem: offset in the object */
 	uint64_t nr_pages;
 	uint32_t flags;       /* enum page_run_flags */
-	uint64_t offset_bytes; /* of the first page in the pages file, when PRESENT */
+	uint64_t offset_bytes; /* of the first page in the pages file, when PRESENT, or PARENT and loaded */
+	uint32_t level;        /* loaded PARENT: 1 the parent set, 2 its parent, ... */
+	uint32_t pages_id;     /* loaded PARENT: pages-N.img of that set */
 };
+typedef VEC(struct page_run) page_runs;
+
+/* Does an image set, this one or a parent, hold the contents of these pages? */
+static inline bool page_run_has_contents(const struct page_run *run)
+{
+	return run->flags & (PAGES_PRESENT | PAGES_PARENT);
+}
 
 struct mm {
 	uint32_t id;
@@ -193,7 +202,7 @@ struct mm {
 	VEC(struct vma) vmas; /* ascending, not overlapping */
 	bool remapped;        /* observe only: `vmas` are those of the stop, after a look before it that showed others */
 	uint32_t pages_id;    /* pages-N.img; 0: none */
-	VEC(struct page_run) pages;
+	page_runs pages;
 };
 
 /* A shared anonymous object (MAP_SHARED|MAP_ANONYMOUS, /dev/zero). */
@@ -205,7 +214,7 @@ struct shmem {
 	taddr_t start;     /* of a mapping in that task */
 	uint64_t map_files_end;
 	uint32_t pages_id;
-	VEC(struct page_run) pages;
+	page_runs pages;
 };
 
 struct fs {

@@ -243,6 +243,6 @@ int task_install_files(struct restore *r, const struct task_plan *tp)
 		return err;
 	err = close_unused(r, table);
 	if (!err)
-		err = close_between(p->fd_pages, ~0U >> 1);
+		err = close_between(p->fd_files, ~0U >> 1);
 	return err ? fail(err, "pid %d: close what is not its own", t->pid) : 0;
 }

@@ -31,6 +31,7 @@ struct filling {
 	bool inherited;
 	bool writable;     /* mapped readable and writable for the filling */
 	uint8_t *buf;      /* CHUNK_BYTES, for comparing */
+	struct pages_reader *from;
 };
 
 static int vma_fail(const struct filling *fl, int err, const char *what)
@@ -78,32 +79,18 @@ static int make_writable(struct filling *fl)
 	return 0;
 }
 
-int pages_read(int fd, void *to, size_t len, uint64_t offset)
+static int read_pages(const struct filling *fl, const struct page_run *run, void *to, size_t len, uint64_t skip)
 {
-	for (size_t done = 0; done < len;) {
-		ssize_t got = pread(fd, (uint8_t *)to + done, len - done, offset + done);
+	int err = pages_reader_read(fl->from, run, skip, to, len);
 
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return got ? -errno : -ENODATA;
-		done += got;
-	}
-	return 0;
-}
-
-static int read_pages(const struct filling *fl, void *to, size_t len, uint64_t offset)
-{
-	int err = pages_read(fl->r->plan->fd_pages, to, len, offset);
-
-	return err ? vma_fail(fl, err, "read its pages from the image") : 0;
+	return err ? vma_fail(fl, err, "its pages were not read") : 0;
 }
 
 /* Inherited pages: only what differs is written. */
-static int compare_pages(struct filling *fl, uint8_t *at, size_t len, uint64_t offset)
+static int compare_pages(struct filling *fl, const struct page_run *run, uint8_t *at, size_t len, uint64_t skip)
 {
 	struct restorer_control *c = fl->r->control;
-	int err = read_pages(fl, fl->buf, len, offset);
+	int err = read_pages(fl, run, fl->buf, len, skip);
 
 	for (size_t i = 0; !err && i < len; i += MODEL_PAGE_SIZE) {
 		bool same = !memcmp(at + i, fl->buf + i, MODEL_PAGE_SIZE);
@@ -119,7 +106,7 @@ static int compare_pages(struct filling *fl, uint8_t *at, size_t len, uint64_t o
 	return err;
 }
 
-static int fill_range(struct filling *fl, taddr_t start, taddr_t end, uint64_t offset)
+static int fill_range(struct filling *fl, const struct page_run *run, taddr_t start, taddr_t end)
 {
 	struct restorer_control *c = fl->r->control;
 
@@ -129,18 +116,17 @@ static int fill_range(struct filling *fl, taddr_t start, taddr_t end, uint64_t o
 		int err;
 
 		if (fl->inherited) {
-			err = compare_pages(fl, at, len, offset);
+			err = compare_pages(fl, run, at, len, start - run->start);
 		} else {
 			/* Pages made in one go cost a third less than by faults; a failure shows in the read. */
 			madvise(at, len, ADVICE_POPULATE_WRITE);
-			err = read_pages(fl, at, len, offset);
+			err = read_pages(fl, run, at, len, start - run->start);
 			__atomic_add_fetch(&c->pages_restored, len / MODEL_PAGE_SIZE, __ATOMIC_RELAXED);
 		}
 		if (err)
 			return err;
 		__atomic_add_fetch(&c->bytes_done, len, __ATOMIC_RELAXED);
 		start += len;
-		offset += len;
 	}
 	return 0;
 }
@@ -164,22 +150,19 @@ static int fill(struct filling *fl)
 	for (size_t i = first_run(mm, vma->start); i < mm->pages.nr && mm->pages.v[i].start < vma->end; i++) {
 		const struct page_run *run = &mm->pages.v[i];
 		taddr_t start = run->start, end = run->start + run->nr_pages * MODEL_PAGE_SIZE;
-		uint64_t offset = run->offset_bytes;
 		int err;
 
-		if (!(run->flags & PAGES_PRESENT))
+		if (!page_run_has_contents(run))
 			continue;
-		if (start < vma->start) {
-			offset += vma->start - start;
+		if (start < vma->start)
 			start = vma->start;
-		}
 		if (end > vma->end)
 			end = vma->end;
 		err = drop(fl, done, start);
 		if (!err)
 			err = make_writable(fl);
 		if (!err)
-			err = fill_range(fl, start, end, offset);
+			err = fill_range(fl, run, start, end);
 		if (err)
 			return err;
 		done = end;
@@ -314,27 +297,18 @@ static int map_vma(struct filling *fl, const struct mm *parent)
 
 int task_map_memory(struct restore *r, const struct task_plan *tp, const struct mm *parent)
 {
+	struct pages_reader from = { .dirfd = r->opts.images_dirfd, .pages_id = tp->mm->pages_id };
 	_cleanup_free_ uint8_t *buf = malloc(CHUNK_BYTES);
-	_cleanup_close_ int fd = -1;
-	int err;
+	int err = 0;
 
 	if (!buf)
 		return fail(-ENOMEM, "pid %d: buffer for its memory", tp->task->pid);
-	if (tp->mm->pages_id) {
-		err = images_open_pages(r->opts.images_dirfd, tp->mm->pages_id, &fd);
-		if (err)
-			return err;
-		if (dup3(fd, r->plan->fd_pages, O_CLOEXEC) < 0)
-			return fail(-errno, "pid %d: open its pages", tp->task->pid);
-	}
 	VEC_FOREACH(vma, &tp->mm->vmas) {
-		struct filling fl = { .r = r, .tp = tp, .vma = vma, .buf = buf };
+		struct filling fl = { .r = r, .tp = tp, .vma = vma, .buf = buf, .from = &from };
 
-		if (vma->status & (VMA_VDSO | VMA_VVAR))
-			continue;
-		err = map_vma(&fl, parent);
-		if (err)
-			return err;
+		if (!err && !(vma->status & (VMA_VDSO | VMA_VVAR)))
+			err = map_vma(&fl, parent);
 	}
-	return 0;
+	pages_reader_close(&from);
+	return err;
 }

@@ -23,8 +23,7 @@ static void plan_fds(struct restore_plan *p)
 	p->fd_log = max + FD_SLACK;
 	p->fd_err = p->fd_log + 1;
 	p->fd_exe = p->fd_log + 2;
-	p->fd_pages = p->fd_log + 3;
-	p->fd_files = p->fd_log + 4;
+	p->fd_files = p->fd_log + 3;
 }
 
 static int plan_threads(struct restore_plan *p, struct task_plan *tp)

@@ -76,7 +76,7 @@ struct restore_plan {
 	VEC(struct task_plan) tasks;     /* parallel to m->tasks */
 	uint32_t nr_slots;
 	/* Descriptor numbers above all that tasks use. */
-	int fd_log, fd_err, fd_exe, fd_pages, fd_files; /* fd_files + i: m->files.v[i] */
+	int fd_log, fd_err, fd_exe, fd_files; /* fd_files + i: m->files.v[i] */
 };
 
 /* Where a mapping lies until the restorer moves it: its own address, or a staged one. */
@@ -134,9 +134,6 @@ int trace_look(struct restore *r);
 
 /* Coordinator: makes and fills the shared memory that all tasks inherit. Failure has been reported. */
 int shmem_map_all(struct restore *r);
-
-/* Reads exactly `len` bytes of a pages file; -ENODATA when it is too short. Nothing is reported. */
-int pages_read(int fd, void *to, size_t len, uint64_t offset);
 
 /* Maps and fills the memory of a task. `parent` is the mm this process inherited, or NULL. Failure has been reported. */
 int task_map_memory(struct restore *r, const struct task_plan *tp, const struct mm *parent);

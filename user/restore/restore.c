@@ -47,11 +47,11 @@ static uint64_t count_bytes(const struct model *m)
 
 	VEC_FOREACH(mm, &m->mms) {
 		VEC_FOREACH(run, &(*mm)->pages)
-			pages += run->flags & PAGES_PRESENT ? run->nr_pages : 0;
+			pages += page_run_has_contents(run) ? run->nr_pages : 0;
 	}
 	VEC_FOREACH(s, &m->shmems) {
 		VEC_FOREACH(run, &(*s)->pages)
-			pages += run->flags & PAGES_PRESENT ? run->nr_pages : 0;
+			pages += page_run_has_contents(run) ? run->nr_pages : 0;
 	}
 	return pages * MODEL_PAGE_SIZE;
 }
@@ -253,31 +253,27 @@ static int check_limits(const struct restore *r)
 static int compare_vdso(const struct restore *r, const struct mm *mm, const struct vma *vdso)
 {
 	const struct mem_range *own = NULL;
+	struct pages_reader from = { .dirfd = r->opts.images_dirfd, .pages_id = mm->pages_id };
 	uint8_t page[MODEL_PAGE_SIZE];
-	_cleanup_close_ int fd = -1;
+	int err = 0;
 
 	VEC_FOREACH(special, &r->plan->own.specials) {
 		if (special->is_vdso)
 			own = &special->at;
 	}
-	int err = own && mm->pages_id ? images_open_pages(r->opts.images_dirfd, mm->pages_id, &fd) : 0;
-	if (err || fd < 0)
-		return err;
 	VEC_FOREACH(run, &mm->pages) {
 		taddr_t at = run->start > vdso->start ? run->start : vdso->start;
 		taddr_t end = run->start + run->nr_pages * MODEL_PAGE_SIZE;
 
-		for (; run->flags & PAGES_PRESENT && at < end && at < vdso->end; at += MODEL_PAGE_SIZE) {
-			err = pages_read(fd, page, sizeof(page), run->offset_bytes + (at - run->start));
-			if (err)
-				return fail(err, "pid %d: read its vDSO from the image", mm->pid);
-			if (memcmp(page, (void *)(uintptr_t)(own->start + (at - vdso->start)), sizeof(page)))
-				return unsupported("pid %d: it was dumped on a kernel with another vDSO; restore it on that "
-						   "kernel",
-						   mm->pid);
+		for (; !err && own && page_run_has_contents(run) && at < end && at < vdso->end; at += MODEL_PAGE_SIZE) {
+			err = pages_reader_read(&from, run, at - run->start, page, sizeof(page));
+			if (!err && memcmp(page, (void *)(uintptr_t)(own->start + (at - vdso->start)), sizeof(page)))
+				err = unsupported("pid %d: it was dumped on a kernel with another vDSO; restore it on that kernel",
+						  mm->pid);
 		}
 	}
-	return 0;
+	pages_reader_close(&from);
+	return err;
 }
 
 static int check_vdsos(const struct restore *r)

@@ -9,33 +9,37 @@
 
 enum { CHUNK_BYTES = 1 << 20 };
 
-static int fill(struct restore *r, const struct shmem *s, uint8_t *at)
+static int fill_run(struct restore *r, struct pages_reader *from, const struct shmem *s, const struct page_run *run, uint8_t *at)
 {
-	_cleanup_close_ int fd = -1;
-	int err = s->pages_id ? images_open_pages(r->opts.images_dirfd, s->pages_id, &fd) : 0;
+	uint64_t len = run->nr_pages * MODEL_PAGE_SIZE;
 
-	if (err)
-		return err;
-	VEC_FOREACH(run, &s->pages) {
-		uint64_t len = run->nr_pages * MODEL_PAGE_SIZE;
+	if (run->start > s->size_bytes || len > s->size_bytes - run->start + MODEL_PAGE_SIZE - 1)
+		return fail(0, "shared memory %u: its pages reach beyond its end", s->id);
+	for (uint64_t done = 0; done < len; done += CHUNK_BYTES) {
+		size_t part = len - done < CHUNK_BYTES ? len - done : CHUNK_BYTES;
+		int err = pages_reader_read(from, run, done, at + run->start + done, part);
 
-		if (!(run->flags & PAGES_PRESENT))
-			continue;
-		if (run->start > s->size_bytes || len > s->size_bytes - run->start + MODEL_PAGE_SIZE - 1)
-			return fail(0, "shared memory %u: its pages reach beyond its end", s->id);
-		for (uint64_t done = 0; done < len; done += CHUNK_BYTES) {
-			size_t part = len - done < CHUNK_BYTES ? len - done : CHUNK_BYTES;
-
-			err = pages_read(fd, at + run->start + done, part, run->offset_bytes + done);
-			if (err)
-				return fail(err, "shared memory %u: read its pages from the image", s->id);
-			r->control->bytes_done += part;
-			r->control->pages_restored += part / MODEL_PAGE_SIZE;
-			if (r->opts.progress)
-				r->opts.progress(r->control->bytes_done, r->all_bytes);
-		}
+		if (err)
+			return fail(err, "shared memory %u: its pages were not read", s->id);
+		r->control->bytes_done += part;
+		r->control->pages_restored += part / MODEL_PAGE_SIZE;
+		if (r->opts.progress)
+			r->opts.progress(r->control->bytes_done, r->all_bytes);
 	}
 	return 0;
+}
+
+static int fill(struct restore *r, const struct shmem *s, uint8_t *at)
+{
+	struct pages_reader from = { .dirfd = r->opts.images_dirfd, .pages_id = s->pages_id };
+	int err = 0;
+
+	VEC_FOREACH(run, &s->pages) {
+		if (!err && page_run_has_contents(run))
+			err = fill_run(r, &from, s, run, at);
+	}
+	pages_reader_close(&from);
+	return err;
 }
 
 /* Memory is accounted for as it was: not, when no mapping of the object was. */

@@ -230,24 +230,24 @@ static size_t merge_piece(struct copier *c, const struct piece *p)
 	return torn;
 }
 
-static int add_run(struct mm *mm, taddr_t start, size_t nr, uint32_t flags, uint64_t offset_bytes)
+static int add_guards(struct mm *mm, taddr_t start, size_t nr)
 {
 	struct page_run *last = mm->pages.nr ? &mm->pages.v[mm->pages.nr - 1] : NULL;
 
-	if (last && last->flags == flags && last->start + last->nr_pages * MODEL_PAGE_SIZE == start) {
+	if (last && last->flags == PAGES_GUARD && last->start + last->nr_pages * MODEL_PAGE_SIZE == start) {
 		last->nr_pages += nr;
 		return 0;
 	}
-	return VEC_PUSH(&mm->pages, ((struct page_run){ start, nr, flags, offset_bytes }));
+	return VEC_PUSH(&mm->pages, ((struct page_run){ .start = start, .nr_pages = nr, .flags = PAGES_GUARD }));
 }
 
-static int append(struct copier *c, struct pages_writer *w, const uint8_t *bytes, size_t len)
+static int put(struct copier *c, struct pages_writer *w, taddr_t addr, const uint8_t *bytes, size_t nr, page_runs *runs)
 {
-	int err = pages_writer_append(w, bytes, len);
+	int err = pages_writer_put(w, addr, bytes, nr, runs);
 
 	if (err)
 		return err;
-	c->done_bytes += len;
+	c->done_bytes += nr * MODEL_PAGE_SIZE;
 	return c->progress ? c->progress(c->done_bytes, c->all_bytes) : 0;
 }
 
@@ -264,11 +264,7 @@ static int copy_piece(struct copier *c, struct mm *mm, struct piece *p, struct p
 		c->t->stats.pages_torn += torn;
 		return -EAGAIN;
 	}
-	err = add_run(mm, p->start, p->nr, PAGES_PRESENT, pages_writer_offset(w));
-	if (err)
-		return fail(err, "pid %d: list its pages", mm->pid);
-	c->stats->pages_written += p->nr;
-	return append(c, w, c->buf, p->nr * MODEL_PAGE_SIZE);
+	return put(c, w, p->start, c->buf, p->nr, &mm->pages);
 }
 
 static int copy_span(struct copier *c, struct track_mm *tm, struct mm *mm, const struct vma *vma, taddr_t start,
@@ -276,7 +272,7 @@ static int copy_span(struct copier *c, struct track_mm *tm, struct mm *mm, const
 {
 	c->stats->pages_scanned += (end - start) / MODEL_PAGE_SIZE;
 	if (categories & PAGE_CAT_GUARD)
-		return add_run(mm, start, (end - start) / MODEL_PAGE_SIZE, PAGES_GUARD, 0);
+		return add_guards(mm, start, (end - start) / MODEL_PAGE_SIZE);
 	if (!page_is_wanted(vma, categories))
 		return 0;
 	for (taddr_t at = start; at < end;) {
@@ -343,7 +339,11 @@ static int copy_mm(struct copier *c, struct mm *mm)
 	int err = pages_writer_open(c->set, mm->pages_id, &w);
 	if (err)
 		return err;
-	err = copy_vmas(c, tm, mm, w);
+	err = pages_writer_compare_mm(w, mm->pid);
+	if (!err)
+		err = copy_vmas(c, tm, mm, w);
+	c->stats->pages_written += pages_writer_written(w);
+	c->stats->pages_skipped_parent += pages_writer_in_parent(w);
 	pthread_mutex_lock(&c->t->lock);
 	tm->copied_to = UINT64_MAX;
 	pthread_mutex_unlock(&c->t->lock);
@@ -361,24 +361,19 @@ static int copy_shmem(struct copier *c, struct model *m, size_t index)
 	int err = pages_writer_open(c->set, s->pages_id, &w);
 	if (err)
 		return err;
+	err = pages_writer_compare_shmem(w, s->id);
 	VEC_FOREACH(p, &c->t->shmem_pieces) {
-		if (p->shmem != index)
-			continue;
 		struct store_entry at = { .slot = p->slot };
-		struct page_run *last = s->pages.nr ? &s->pages.v[s->pages.nr - 1] : NULL;
 
-		if (last && last->start + last->nr_pages * MODEL_PAGE_SIZE == p->offset_bytes)
-			last->nr_pages += p->nr_pages;
-		else
-			err = VEC_PUSH(&s->pages, ((struct page_run){ p->offset_bytes, p->nr_pages, PAGES_PRESENT,
-								      pages_writer_offset(w) }));
-		c->stats->shpages_scanned += p->nr_pages;
-		c->stats->shpages_written += p->nr_pages;
-		if (!err)
-			err = append(c, w, store_bytes(&c->t->store, &at), p->nr_pages * MODEL_PAGE_SIZE);
 		if (err)
 			break;
+		if (p->shmem != index)
+			continue;
+		c->stats->shpages_scanned += p->nr_pages;
+		err = put(c, w, p->offset_bytes, store_bytes(&c->t->store, &at), p->nr_pages, &s->pages);
 	}
+	c->stats->shpages_written += pages_writer_written(w);
+	c->stats->shpages_skipped_parent += pages_writer_in_parent(w);
 	int close_err = pages_writer_close(w);
 	return err ? err : close_err;
 }

@@ -89,7 +89,32 @@ struct tracker {
 	VEC(uint64_t) hot;        /* address | number of the address space: pages that were torn, to be copied inside the stop */
 };
 
+/* track.c */
+
+struct track_mm *tracker_find(const struct tracker *t, pid_t pid);
+
+/* A new one for this process. 0 or a reported failure. */
+int mm_add(struct tracker *t, pid_t pid, struct track_mm **ret);
+
+/*
+ * Opens the address space the process has now: descriptors of an earlier one (execve) do not count any more.
+ * -EAGAIN, not reported: the process has ended.
+ */
+int mm_reopen(struct track_mm *tm);
+
+/* Was it registered, and is the process in another address space since? Then what we have belongs to nobody. */
+bool mm_replaced(const struct track_mm *tm, const struct mm *mm);
+
+/* Lifts the protection. */
+void mm_unprotect(struct tracker *t, struct track_mm *tm);
+
+/* Its process has ended: the number is free for another one. */
+void mm_retire(struct tracker *t, struct track_mm *tm);
+
 /* protect.c */
+
+/* Registers the mappings of `mm` that can be and are not yet; protects nothing. */
+int protect_register(struct tracker *t, struct track_mm *tm, const struct mm *mm);
 
 /* Registers the mappings of `mm` that can be and are not yet, and protects their pages. */
 int protect_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm);
@@ -157,8 +182,6 @@ int now_copy_shmem(struct tracker *t, const struct model *m, size_t shmem);
  * how many were read.
  */
 size_t now_read(struct track_mm *tm, taddr_t addr, size_t nr, uint8_t *buf, uint64_t *got);
-
-struct track_mm *tracker_find(const struct tracker *t, pid_t pid);
 
 /*
  * After tracker_copy() has read everything: looks for pages that are not in the list; then, when the ring has been emptied and under

@@ -64,17 +64,26 @@ void protect_barrier(const struct track_mm *tm)
 	ioctl(tm->uffd, UFFDIO_REGISTER, &reg);
 }
 
-int protect_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm)
+int protect_register(struct tracker *t, struct track_mm *tm, const struct mm *mm)
 {
 	int err = tm->uffd < 0 ? get_uffd(t, tm) : 0;
+
+	VEC_FOREACH(vma, &mm->vmas) {
+		if (!err && can_be_protected(vma) && !scan_is_registered(tm->pagemap_fd, vma->start))
+			register_vma(tm, vma);
+	}
+	return err;
+}
+
+int protect_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm)
+{
+	int err = protect_register(t, tm, mm);
 
 	if (err)
 		return err;
 	VEC_FOREACH(vma, &mm->vmas) {
 		if (!can_be_protected(vma))
 			continue;
-		if (!scan_is_registered(tm->pagemap_fd, vma->start))
-			register_vma(tm, vma);
 		err = scan_arm(tm->pagemap_fd, vma->start, vma->end);
 		if (err)
 			return fail(err, "pid %d mapping %llx-%llx: protect its pages", tm->pid,

@@ -71,18 +71,14 @@ int scan_probe(void)
 	return err ? err : try_scan(fd, TOLD);
 }
 
-/*
- * The vector is not looked at, but has to be there: without one the kernel takes a shortcut that protects whatever there is an entry
- * for in the page tables, of whatever category (seen on 6.18). Holes then get marks that read as swapped pages.
- */
-int scan_arm(int fd, uint64_t start, uint64_t end)
+int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg)
 {
-	struct bcr_pm_page_region ranges[NR_RANGES];
+	struct page_range ranges[NR_RANGES];
 	int nr;
 
 	do {
-		struct bcr_pm_scan_arg arg = {
-			.size = sizeof(arg),
+		struct bcr_pm_scan_arg scan = {
+			.size = sizeof(scan),
 			.flags = SCAN_WP_MATCHING,
 			.start = start,
 			.end = end,
@@ -90,16 +86,31 @@ int scan_arm(int fd, uint64_t start, uint64_t end)
 			.vec_len = NR_RANGES,
 			.category_mask = PAGE_CAT_WRITTEN,
 			.category_anyof_mask = EXISTS,
-			.return_mask = PAGE_CAT_WRITTEN,
+			.return_mask = told_always(fd),
 		};
 
-		nr = ioctl(fd, BCR_PAGEMAP_SCAN, &arg);
+		nr = ioctl(fd, BCR_PAGEMAP_SCAN, &scan);
 		if (nr < 0)
 			return -errno;
-		if (nr)
-			start = ranges[nr - 1].end;
+		for (int i = 0; i < nr; i++) {
+			int err = found ? found(arg, &ranges[i]) : 0;
+
+			if (err)
+				return err;
+			start = ranges[i].end;
+		}
 	} while (nr == NR_RANGES && start < end);
 	return 0;
+}
+
+/*
+ * The vector is not needed, but has to be there: without one the kernel takes a shortcut that protects whatever
+ * there is an entry for in the page tables, of whatever category (seen on 6.18). Holes then get marks that read
+ * as swapped pages.
+ */
+int scan_arm(int fd, uint64_t start, uint64_t end)
+{
+	return scan_take_written(fd, start, end, NULL, NULL);
 }
 
 static int scan(int fd, uint64_t start, uint64_t end, uint64_t need, uint64_t told,

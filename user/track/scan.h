@@ -24,6 +24,13 @@ int scan_probe(void);
 int scan_arm(int fd, uint64_t start, uint64_t end);
 
 /*
+ * The same, and calls `found` for each range that was protected, ascending, with categories as scan_pages()
+ * without `state`. What is told is what was written since it was protected the last time: nothing is lost
+ * between. Results as of scan_pages().
+ */
+int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
+
+/*
  * Calls `found` for each range of existing (present or swapped) pages, ascending. `need` are categories a page must have
  * (0: none). Categories told: FILE, PRESENT, SWAPPED, PFNZERO, GUARD, HUGE, and with `state` WRITTEN and WPALLOWED too.
  * Without PAGEMAP_SCAN, `need` is 0; nothing is told of PFNZERO, WRITTEN and WPALLOWED.

@@ -75,8 +75,7 @@ struct track_mm *tracker_find(const struct tracker *t, pid_t pid)
 	return NULL;
 }
 
-/* Lifts the protection. */
-static void mm_unprotect(struct tracker *t, struct track_mm *tm)
+void mm_unprotect(struct tracker *t, struct track_mm *tm)
 {
 	if (tm->uffd < 0)
 		return;
@@ -87,8 +86,7 @@ static void mm_unprotect(struct tracker *t, struct track_mm *tm)
 	tm->uffd_ident = 0;
 }
 
-/* Its process has ended: the number is free for another one. */
-static void mm_retire(struct tracker *t, struct track_mm *tm)
+void mm_retire(struct tracker *t, struct track_mm *tm)
 {
 	mm_unprotect(t, tm);
 	if (tm->pagemap_fd >= 0)
@@ -96,6 +94,7 @@ static void mm_retire(struct tracker *t, struct track_mm *tm)
 	if (tm->mem_fd >= 0)
 		close(tm->mem_fd);
 	tm->pagemap_fd = tm->mem_fd = -1;
+	tm->blind = false;
 	tm->vdso.nr = tm->ranges.nr = tm->seen.nr = tm->patches.nr = tm->copied.nr = tm->tracked.nr = 0;
 	tm->pid = 0;
 }
@@ -112,7 +111,7 @@ static void mm_destroy(struct tracker *t, struct track_mm *tm)
 	free(tm);
 }
 
-static int mm_add(struct tracker *t, pid_t pid, struct track_mm **ret)
+int mm_add(struct tracker *t, pid_t pid, struct track_mm **ret)
 {
 	VEC_FOREACH(unused, &t->mms) {
 		if (!(*unused)->pid) {
@@ -139,8 +138,7 @@ static int mm_add(struct tracker *t, pid_t pid, struct track_mm **ret)
 	return 0;
 }
 
-/* The address space the process has now: descriptors of an earlier one (execve) do not count any more. */
-static int mm_reopen(struct track_mm *tm)
+int mm_reopen(struct track_mm *tm)
 {
 	int fd;
 	int err = scan_open(tm->pid, &fd);
@@ -162,8 +160,7 @@ static int mm_reopen(struct track_mm *tm)
 	return 0;
 }
 
-/* Was it registered, and is the process in another address space since? Then what we have belongs to nobody. */
-static bool mm_replaced(const struct track_mm *tm, const struct mm *mm)
+bool mm_replaced(const struct track_mm *tm, const struct mm *mm)
 {
 	if (tm->uffd < 0)
 		return false;
