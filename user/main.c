@@ -13,12 +13,12 @@ struct command {
 
 static const struct command commands[] = {
 	{ "dump", cmd_dump, "checkpoint a process tree into an image set" },
+	{ "pre-dump", cmd_pre_dump, "copy memory before a dump, so that the dump has less to copy" },
 	{ "restore", cmd_restore, "bring a process tree back from an image set" },
 	{ "show", cmd_show, "print what is in an image set" },
 	{ "check", cmd_check, "say what this machine can do for bcr" },
 	{ "exec", cmd_exec, "run one system call in another task" },
 	{ "bench", cmd_bench, "compare the back ends by what a snapshot costs" },
-	{ "pre-dump", NULL, "copy memory before a dump" },
 	{ "page-server", NULL, "receive pages over the network" },
 	{ "lazy-pages", NULL, "serve memory on demand" },
 	{ "service", NULL, "answer requests on a socket" },

@@ -24,7 +24,7 @@ head -n 1 out | grep -qE '^Version: [0-9]+\.[0-9]+' || { cat out; fail "--versio
 "$BCR" -V | cmp - out || fail "-V is another answer than --version"
 "$BCR" --help >out || fail "--help"
 grep -q dump out || fail "--help does not mention dump"
-for verb in pre-dump page-server lazy-pages service dedup; do
+for verb in page-server lazy-pages service dedup; do
 	rc=0
 	"$BCR" $verb >out 2>&1 || rc=$?
 	[ $rc = 1 ] && grep -q "not supported yet" out || { cat out; fail "$verb: exit status $rc"; }

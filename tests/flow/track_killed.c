@@ -200,7 +200,7 @@ static void kill_once(struct rig *r, int nr, uint64_t *random, uint64_t *seen)
 	RIG_NEED(!pipe(ready));
 	pid_t pid = fork();
 	if (!pid)
-		(!opening && i % 4 < 2 ? copy_ahead : track)(r, ready[1]);
+		(nr % 4 ? track : copy_ahead)(r, ready[1]);
 	close(ready[1]);
 	if (!opening) {
 		RIG_NEED(read(ready[0], &c, 1) == 1);

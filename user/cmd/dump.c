@@ -1,4 +1,4 @@
-/* bcr dump: options → dump request. What can be refused by looking at the command line alone is refused here. */
+/* bcr dump, bcr pre-dump: options → dump request. What can be refused by looking at the command line alone is refused here. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -17,7 +17,12 @@ static int check_images_dir(const struct options *o, const struct cmd_dirs *dirs
 	return 0;
 }
 
-static int dump(const struct options *o)
+static const char *verb_name(const struct options *o)
+{
+	return o->verb == VERB_DUMP ? "dump" : "pre-dump";
+}
+
+static int dump(const struct options *o, int (*flow)(const struct dump_request *req))
 {
 	_cleanup_dirs_ struct cmd_dirs dirs = CMD_DIRS_NONE;
 	int err = cmd_begin(o, &dirs);
@@ -25,7 +30,7 @@ static int dump(const struct options *o)
 	if (!err)
 		err = cmd_check_status_fd(o);
 	if (!err && !o->tree)
-		err = fail(0, "dump: give the process to dump, a number greater than 0, with --tree PID");
+		err = fail(0, "%s: give the process to dump, a number greater than 0, with --tree PID", verb_name(o));
 	if (!err && o->leave_running && o->leave_stopped)
 		err = fail(0, "dump: --leave-running and --leave-stopped exclude each other");
 	if (!err)
@@ -47,7 +52,7 @@ static int dump(const struct options *o)
 		.file_locks = o->file_locks,
 		.tcp_established = o->tcp_established,
 		.ext_unix_sk = o->ext_unix_sk,
-		.track_mem = o->track_mem,
+		.prev_images_dir = o->prev_images_dir,
 		.observe = o->observe,
 		.freezer = o->freezer,
 		.track = o->track,
@@ -57,7 +62,7 @@ static int dump(const struct options *o)
 		.display_stats = o->display_stats,
 		.progress = isatty(STDERR_FILENO),
 	};
-	return flow_dump(&req);
+	return flow(&req);
 }
 
 /* --fail-at list, or the environment variable it sets. */
@@ -68,17 +73,27 @@ static bool wants_stages(void)
 	return stage && !strcmp(stage, "list");
 }
 
-int cmd_dump(int argc, char **argv)
+static int run(enum verb verb, int argc, char **argv, int (*flow)(const struct dump_request *req))
 {
 	struct options o;
 	int code;
 
-	if (!cmd_parse(VERB_DUMP, argc, argv, false, &o, &code))
+	if (!cmd_parse(verb, argc, argv, false, &o, &code))
 		return code;
 	if (wants_stages())
-		flow_list_stages("dump", o.leave_running);
+		flow_list_stages(argv[0], o.leave_running);
 	else
-		code = cmd_exit_code(dump(&o));
+		code = cmd_exit_code(dump(&o, flow));
 	options_deinit(&o);
 	return code;
+}
+
+int cmd_dump(int argc, char **argv)
+{
+	return run(VERB_DUMP, argc, argv, flow_dump);
+}
+
+int cmd_pre_dump(int argc, char **argv)
+{
+	return run(VERB_PRE_DUMP, argc, argv, flow_pre_dump);
 }

@@ -15,7 +15,8 @@
 #include "base/vec.h"
 
 enum {
-	D = VERB_DUMP,
+	P = VERB_PRE_DUMP,
+	D = VERB_DUMP | P,
 	R = VERB_RESTORE,
 	DR = D | R,
 	S = VERB_SHOW,
@@ -24,6 +25,7 @@ enum {
 	DB = D | B,
 	DRB = D | R | B,
 	SET_VERBS = D | R | S | C, /* those with an image set, or a work directory */
+	NOT_PRE = VERB_DUMP | R, /* a pre-dump stops nobody, and leaves no tree behind */
 	ALL_VERBS = SET_VERBS | B,
 	CONFIG_MAX_BYTES = 1 << 20,
 	VERBOSITY_DEFAULT = 2,
@@ -84,17 +86,19 @@ static const struct option_desc table[] = {
 	  .verbs = ALL_VERBS, .offset = AT(help), .help = "print this text" },
 
 	/* Dump. */
-	FLAG(D, 'R', "leave-running", leave_running, "the target goes on running after the dump"),
-	FLAG(DR, 's', "leave-stopped", leave_stopped,
+	FLAG(VERB_DUMP, 'R', "leave-running", leave_running, "the target goes on running after the dump"),
+	FLAG(NOT_PRE, 's', "leave-stopped", leave_stopped,
 	     "the target stays, or is left, in state T (stopped) at the end"),
 	CHOICE(DB, "observe", "bpf|proc", observe,
 	       "how state is gathered (default: bpf where the kernel can, else proc)"),
-	CHOICE(DB, "freezer", "ptrace|cgroup", freezer,
+	CHOICE(VERB_DUMP | B, "freezer", "ptrace|cgroup", freezer,
 	       "how the target is stopped (default: cgroup if it has a v2 cgroup of its own)"),
-	CHOICE(DB, "track", "wp-cow|wp-async|soft-dirty|none", track,
-	       "how memory is copied from a target that goes on running (default: the best the kernel has)"),
+	CHOICE(VERB_DUMP | B, "track", "wp-cow|wp-async|soft-dirty|none", track,
+	       "how memory is copied while the target runs (default: the best the kernel has)"),
+	VALUE(D, 0, "prev-images-dir", OPTION_STRING, "DIR", prev_images_dir,
+	      "write only pages that the set in DIR (relative to the images directory) does not have"),
 	FLAG(D, 0, "track-mem", track_mem,
-	     "accepted without effect: dumps are complete, so no later dump depends on tracking"),
+	     "accepted without effect: pages are compared with those of the parent set, nothing is armed"),
 	VALUE(DB, 0, "ghost-limit", OPTION_SIZE, "SIZE", ghost_limit_bytes,
 	      "largest unlinked file to carry in the images; K, M, G (default 1M)"),
 
@@ -112,11 +116,11 @@ static const struct option_desc table[] = {
 	FLAG(DRB, 0, "tcp-established", tcp_established, "the tree may hold TCP connections"),
 	FLAG(DRB, 'x', "ext-unix-sk", ext_unix_sk,
 	     "Unix sockets may be connected to processes outside the tree"),
-	VALUE(DRB, 0, "timeout", OPTION_NUMBER, "SECONDS", timeout_s,
+	VALUE(NOT_PRE | B, 0, "timeout", OPTION_NUMBER, "SECONDS", timeout_s,
 	      "give up when stopping the target takes longer (default 10)"),
 	VALUE(DR, 0, "status-fd", OPTION_NUMBER, "N", status_fd,
 	      "write one zero byte to descriptor N when ready, then close it"),
-	VALUE(DR, 0, "pidfile", OPTION_STRING, "FILE", pidfile,
+	VALUE(NOT_PRE, 0, "pidfile", OPTION_STRING, "FILE", pidfile,
 	      "restore: write the root's pid to FILE; dump: neither written nor removed"),
 	FLAG(DR, 0, "display-stats", display_stats, "print times and page counts at the end"),
 
@@ -154,7 +158,6 @@ static const struct option_desc table[] = {
 		"'none' and 'ignore' are what bcr does; other modes are not supported yet"),
 	NOT_YET(DR, 0, "cpu-cap", ARG_OPTIONAL, "CAP", "none",
 		"'none' is accepted; checks of processor features are not supported yet"),
-	NOT_YET(D, 0, "prev-images-dir", ARG_REQUIRED, "DIR", NULL, "incremental dumps"),
 	NOT_YET(DR, 0, "auto-dedup", ARG_NONE, NULL, NULL, "deduplication of incremental sets"),
 	NOT_YET(DR, 0, "tcp-close", ARG_NONE, NULL, NULL, "restore connections closed"),
 	NOT_YET(D, 0, "skip-in-flight", ARG_NONE, NULL, NULL, "drop connections not accepted yet"),

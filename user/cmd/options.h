@@ -17,6 +17,7 @@ enum verb {
 	VERB_SHOW = 1 << 2,
 	VERB_CHECK = 1 << 3,
 	VERB_BENCH = 1 << 4,
+	VERB_PRE_DUMP = 1 << 5,
 };
 
 /* What the command line asks for. Strings point into argv or into `configs`. */
@@ -31,6 +32,7 @@ struct options {
 	int64_t tree; /* 0: not given */
 	bool leave_running, leave_stopped, shell_job, file_locks, tcp_established, ext_unix_sk;
 	bool track_mem, display_stats;
+	const char *prev_images_dir; /* NULL: the set is complete */
 	uint64_t timeout_s;
 	uint64_t ghost_limit_bytes;
 	int64_t status_fd; /* -1: none */

@@ -439,6 +439,8 @@ static void add_stop_json(json_t *root, const struct dump_stats *stats)
 	json_object_set_new(root, "frozen_us", json_integer(stats->frozen_us));
 	json_object_set_new(root, "frozen_stages_us", stages);
 	json_object_set_new(root, "pages_saved_before_write", json_integer(stats->pages_saved));
+	json_object_set_new(root, "rounds_before_stop", json_integer(stats->rounds));
+	json_object_set_new(root, "pages_copied_ahead", json_integer(stats->pages_copied_ahead));
 	json_object_set_new(root, "pages_copied_in_stop", json_integer(stats->pages_copied_in_stop));
 	json_object_set_new(root, "pages_torn", json_integer(stats->pages_torn));
 	json_object_set_new(root, "stops_made_again", json_integer(stats->restops));
@@ -486,27 +488,84 @@ static int show_plan(const struct model *m, FILE *out)
 	return 0;
 }
 
+/* A pre-dump: no processes, only their pages. */
+static void show_memory(const struct model *m, const char *dir, FILE *out)
+{
+	struct memory_totals t = model_totals(m);
+
+	fprintf(out, "Pre-dump %s: memory of %zu process%s, %s of page contents and %s in the parent set\n", dir, m->mms.nr,
+		m->mms.nr == 1 ? "" : "es", size_text(t.stored_bytes), size_text(t.parent_bytes));
+	VEC_FOREACH(mm, &m->mms) {
+		struct memory_totals one = mm_totals(*mm);
+
+		fprintf(out, "  %d  %s stored, %s in the parent set\n", (*mm)->pid, size_text(one.stored_bytes),
+			size_text(one.parent_bytes));
+	}
+}
+
+static int show_memory_json(const struct model *m, FILE *out)
+{
+	struct memory_totals t = model_totals(m);
+	json_t *tasks = json_array();
+
+	VEC_FOREACH(mm, &m->mms) {
+		struct memory_totals one = mm_totals(*mm);
+
+		json_array_append_new(tasks, json_pack("{s:i, s:I, s:I}", "pid", (*mm)->pid, "stored_bytes",
+						       (json_int_t)one.stored_bytes, "parent_bytes",
+						       (json_int_t)one.parent_bytes));
+	}
+	json_t *root = json_pack("{s:b, s:I, s:I, s:o}", "pre_dump", 1, "stored_bytes", (json_int_t)t.stored_bytes,
+				 "parent_bytes", (json_int_t)t.parent_bytes, "processes", tasks);
+	if (!root)
+		return fail(-ENOMEM, "show: make JSON");
+	int err = json_dumpf(root, out, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	json_decref(root);
+	fputc('\n', out);
+	return err ? fail(-EIO, "show: write JSON") : 0;
+}
+
+static int show_pre_dump(const struct options *o, const struct model *m)
+{
+	if (o->plan)
+		return fail(0, "%s: is of a pre-dump, which cannot be restored: there is no plan", o->images_dir);
+	if (o->json)
+		return show_memory_json(m, stdout);
+	show_memory(m, o->images_dir, stdout);
+	return 0;
+}
+
+static int show_set(const struct options *o, const struct cmd_dirs *dirs, const struct model *m)
+{
+	struct dump_stats stats;
+	bool has_stats = !stats_read_dump(dirs->work_fd, &stats);
+
+	if (o->plan)
+		return show_plan(m, stdout);
+	if (o->json)
+		return show_json(m, has_stats ? &stats : NULL, stdout);
+	show_text(m, o->images_dir, has_stats ? &stats : NULL, stdout);
+	return 0;
+}
+
 static int show(const struct options *o)
 {
 	_cleanup_dirs_ struct cmd_dirs dirs = CMD_DIRS_NONE;
-	struct dump_stats stats;
-	struct model *m;
+	struct model *m = NULL;
 	int err = cmd_begin(o, &dirs);
 
 	if (!err && o->plan && o->json)
 		err = fail(0, "show: --plan and --json exclude each other");
-	if (!err)
-		err = images_load(dirs.images_fd, o->images_dir, &m);
 	if (err)
 		return err;
-
-	bool has_stats = !stats_read_dump(dirs.work_fd, &stats);
-	if (o->plan)
-		err = show_plan(m, stdout);
-	else if (o->json)
-		err = show_json(m, has_stats ? &stats : NULL, stdout);
-	else
-		show_text(m, o->images_dir, has_stats ? &stats : NULL, stdout);
+	err = images_load_memory(dirs.images_fd, o->images_dir, &m);
+	if (!err) {
+		err = show_pre_dump(o, m);
+	} else if (err == -ENOENT) {
+		err = images_load(dirs.images_fd, o->images_dir, &m);
+		if (!err)
+			err = show_set(o, &dirs, m);
+	}
 	model_destroy(m);
 	if (!err && (fflush(stdout) || ferror(stdout)))
 		err = fail(-EIO, "show: write to standard output");

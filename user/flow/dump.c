@@ -4,7 +4,8 @@
  * Theory of operation. Up to `freeze` the target runs and is only looked at; everything bcr cannot do is refused there. From `freeze` on it is
  * stopped, and what was seen is read once more, for good. There are two orders of events from there on:
  *
- * - A target that is ended, or left stopped, stays stopped until its images are complete, so that a full disk never costs a process.
+ * - A target that is ended, or left stopped, stays stopped until its images are complete, so that a full disk never costs a
+ *   process. Most of its memory is copied before, in rounds while it runs (`precopy`).
  *   `commit` makes the set valid and only then ends the target: the one stage that cannot be undone.
  * - A target that goes on running is stopped for the cut only (docs/freeze.md): its memory is tracked, and copied after the
  *   thaw as it was at the cut. A cut that cannot be completed is made again; after CUT_TRIES the first order of events is taken,
@@ -19,6 +20,7 @@
 #include "capture/capture.h"
 #include "capture/userfaultfd.h"
 #include "flow/flow.h"
+#include "flow/rounds.h"
 #include "flow/stages.h"
 #include "flow/worker.h"
 #include "freeze/freeze.h"
@@ -40,6 +42,7 @@ struct flow {
 	unsigned restops;            /* stops in vain, of this cut: the target had changed since the look */
 	unsigned all_restops;
 	uint32_t vain_us;            /* the target stood still for these */
+	struct precopy *precopy;     /* of a target that does not */
 	struct dump_stats stats;
 };
 
@@ -52,7 +55,7 @@ enum {
 
 static int create_images(struct flow *f)
 {
-	return image_set_create(f->req->images_dirfd, f->req->images_dir, NULL, &f->set);
+	return image_set_create(f->req->images_dirfd, f->req->images_dir, f->req->prev_images_dir, &f->set);
 }
 
 static void undo_images(struct flow *f)
@@ -139,7 +142,7 @@ static int list_threads(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), 
 
 static int prepare_freeze(struct flow *f)
 {
-	int err = freeze_create(f->req->freezer, f->req->root, f->req->timeout_s, &f->freeze);
+	int err = f->freeze ? 0 : freeze_create(f->req->freezer, f->req->root, f->req->timeout_s, &f->freeze);
 
 	if (err)
 		return err;
@@ -230,10 +233,17 @@ static int memory_progress(uint64_t done_bytes, uint64_t all_bytes)
 static int copy_memory(struct flow *f)
 {
 	uint64_t start = clock_us();
+	int err;
 
 	if (f->req->progress)
 		progress_begin("Copying memory");
-	int err = capture_memory(f->model, f->set, &f->stats, memory_progress);
+	if (f->precopy) {
+		err = precopy_finish(f->precopy, f->model, &f->stats);
+		if (!err)
+			err = capture_shmems(f->model, f->set, &f->stats, memory_progress);
+	} else {
+		err = capture_memory(f->model, f->set, &f->stats, memory_progress);
+	}
 	progress_end();
 	f->stats.memdump_us = clock_us() - start;
 	return err;
@@ -294,6 +304,71 @@ static void undo_tracker(struct flow *f)
 	f->tracker = NULL;
 	observer_set_tracked(f->observer, false);
 }
+
+/* --- a target that does not: memory is copied while it still runs --- */
+
+static void undo_precopy(struct flow *f)
+{
+	precopy_close(f->precopy);
+	f->precopy = NULL;
+	observer_set_tracked(f->observer, false);
+	freeze_destroy(f->freeze);
+	f->freeze = NULL;
+}
+
+static int observe_round(void *arg, const struct model **ret)
+{
+	struct flow *f = arg;
+	int err = observe_running(f);
+
+	*ret = f->running;
+	return err;
+}
+
+/* What the user named is taken at its word; by default, a machine that cannot has everything copied inside the stop. */
+static int wants_precopy(const struct dump_request *req, bool *ret)
+{
+	const char *why = "";
+	int err = 0;
+
+	*ret = false;
+	if (req->leave_running || (req->track && !strcmp(req->track, "none")))
+		return 0;
+	if (req->track && !strcmp(req->track, "soft-dirty"))
+		return unsupported("--track=soft-dirty: only with --leave-running; other dumps copy memory ahead by wp-async, or not at all "
+				   "with none");
+	err = precopy_probe(&why);
+	*ret = !err;
+	if (err && req->track)
+		return fail(err, "--track=%s: not on this machine (%s)", req->track, why);
+	if (err)
+		log_info("memory is copied inside the stop: %s", why);
+	return 0;
+}
+
+static int copy_ahead(struct flow *f)
+{
+	const struct track_env env = { .arg = f, .userfaultfd = give_userfaultfd, .pause = pause_target };
+	const struct rounds_env rounds = { .arg = f, .observe = observe_round, .progress = memory_progress };
+	bool wanted;
+	int err = wants_precopy(f->req, &wanted);
+
+	if (err || !wanted)
+		return err;
+	err = prepare_freeze(f);
+	if (!err)
+		err = precopy_open(&env, f->set, &f->precopy);
+	if (err)
+		return err;
+	observer_set_tracked(f->observer, true);
+	if (f->req->progress)
+		progress_begin("Copying memory ahead");
+	err = rounds_run(f->precopy, f->running, &rounds);
+	progress_end();
+	return err;
+}
+
+/* --- the cut --- */
 
 static int precut(struct flow *f)
 {
@@ -441,13 +516,24 @@ static void gather_stats(struct flow *f)
 {
 	struct dump_stats *s = &f->stats;
 
+	snprintf(s->observe, sizeof(s->observe), "%s", observer_backend(f->observer));
+	if (!f->freeze)
+		return; /* a pre-dump stops nobody */
 	s->freezing_us = freeze_freezing_us(f->freeze);
 	s->frozen_us = freeze_frozen_us(f->freeze) + f->vain_us;
 	s->retakes = f->retakes;
 	s->restops = f->all_restops;
 	s->pages_copied_in_stop = s->pages_written + s->shpages_written;
-	snprintf(s->observe, sizeof(s->observe), "%s", observer_backend(f->observer));
 	snprintf(s->freezer, sizeof(s->freezer), "%s", freeze_backend(f->freeze));
+	if (f->precopy) {
+		const struct precopy_stats *p = precopy_stats(f->precopy);
+
+		s->frozen_us += p->paused_us;
+		s->rounds = p->rounds;
+		s->pages_copied_ahead = p->pages_ahead;
+		s->pages_copied_in_stop = p->pages_in_stop + s->shpages_written;
+		snprintf(s->track, sizeof(s->track), "wp-async");
+	}
 	if (!f->tracker)
 		return;
 	const struct track_stats *t = tracker_stats(f->tracker);
@@ -470,24 +556,40 @@ static void display_stats(const struct dump_stats *s)
 	printf("Memory dump time: %u us\n"
 	       "Memory write time: %u us\n"
 	       "Memory pages scanned: %llu\n"
+	       "Memory pages skipped from parent: %llu\n"
 	       "Memory pages written: %llu\n"
 	       "Shared memory pages scanned: %llu\n"
+	       "Shared memory pages skipped from parent: %llu\n"
 	       "Shared memory pages written: %llu\n",
 	       s->memdump_us, s->memwrite_us, (unsigned long long)s->pages_scanned,
-	       (unsigned long long)s->pages_written, (unsigned long long)s->shpages_scanned,
+	       (unsigned long long)s->pages_skipped_parent, (unsigned long long)s->pages_written,
+	       (unsigned long long)s->shpages_scanned, (unsigned long long)s->shpages_skipped_parent,
 	       (unsigned long long)s->shpages_written);
 	printf("Observed by: %s\n"
 	       "Stopped by: %s\n"
 	       "Tracked by: %s\n"
+	       "Rounds before the stop: %u\n"
+	       "Pages copied before the stop: %llu\n"
 	       "Pages copied before a write: %llu\n"
 	       "Pages copied inside the stop: %llu\n"
 	       "Pages torn: %llu\n"
 	       "Stops made again: %u\n"
 	       "Cuts made again: %u\n",
-	       s->observe, s->freezer, *s->track ? s->track : "none", (unsigned long long)s->pages_saved,
+	       s->observe, s->freezer, *s->track ? s->track : "none", s->rounds, (unsigned long long)s->pages_copied_ahead, (unsigned long long)s->pages_saved,
 	       (unsigned long long)s->pages_copied_in_stop, (unsigned long long)s->pages_torn, s->restops,
 	       s->retakes);
 	fflush(stdout);
+}
+
+static void report_stats(struct flow *f)
+{
+	const struct dump_stats *s = &f->stats;
+
+	log_info("stopped in %u us, stood still for %u us, %llu pages written, %llu found in the parent set", s->freezing_us,
+		 s->frozen_us, (unsigned long long)(s->pages_written + s->shpages_written),
+		 (unsigned long long)(s->pages_skipped_parent + s->shpages_skipped_parent));
+	if (f->req->display_stats)
+		display_stats(s);
 }
 
 /* Cannot be undone: the set becomes valid, and a target that is not to go on is ended. */
@@ -506,10 +608,7 @@ static int commit(struct flow *f)
 			return err;
 	}
 	gather_stats(f);
-	log_info("stopped in %u us, stood still for %u us, %llu pages written", f->stats.freezing_us, f->stats.frozen_us,
-		 (unsigned long long)(f->stats.pages_written + f->stats.shpages_written));
-	if (req->display_stats)
-		display_stats(&f->stats);
+	report_stats(f);
 	if (req->stats)
 		*req->stats = f->stats;
 	return stats_write_dump(req->work_dirfd, &f->stats);
@@ -519,6 +618,7 @@ static const struct stage dump_stages[] = {
 	{ "images", create_images, undo_images },
 	{ "open-observer", open_observer, undo_observer },
 	{ "observe", observe_running, undo_observe },
+	{ "precopy", copy_ahead, undo_precopy },
 	{ "freeze", freeze_target, undo_freeze },
 	{ "capture-state", observe_stopped, undo_model },
 	{ "capture-files", copy_files, NULL },
@@ -614,6 +714,7 @@ static int dump_in_worker(void *arg)
 	if (err)
 		return err;
 	freeze_destroy(f.freeze);
+	precopy_close(f.precopy);
 	tracker_close(f.tracker);
 	observer_close(f.observer);
 	model_destroy(f.running);
@@ -631,6 +732,74 @@ static void list_live_stages(void)
 	stages_list(&live_stages[NR_LIVE_STAGES - 1], 1);
 }
 
+/* --- memory only --- */
+
+static int copy_running_memory(struct flow *f)
+{
+	uint64_t start = clock_us();
+
+	if (f->req->progress)
+		progress_begin("Copying memory");
+	f->running->uptime_us = start;
+	int err = capture_memory_running(f->running, f->set, &f->stats, memory_progress);
+	progress_end();
+	f->stats.memdump_us = clock_us() - start;
+	return err;
+}
+
+static int save_memory(struct flow *f)
+{
+	uint64_t start = clock_us();
+	int err = image_set_save_memory(f->set, f->running);
+
+	f->stats.memwrite_us = clock_us() - start;
+	return err;
+}
+
+static int commit_memory(struct flow *f)
+{
+	int err = image_set_commit(f->set);
+
+	if (err)
+		return err;
+	image_set_close(f->set);
+	f->set = NULL;
+	gather_stats(f);
+	report_stats(f);
+	return stats_write_dump(f->req->work_dirfd, &f->stats);
+}
+
+static const struct stage pre_dump_stages[] = {
+	{ "images", create_images, undo_images },
+	{ "open-observer", open_observer, undo_observer },
+	{ "observe", observe_running, undo_observe },
+	{ "copy", copy_running_memory, NULL },
+	{ "save", save_memory, NULL },
+	{ "commit", commit_memory, NULL },
+};
+enum { NR_PRE_DUMP_STAGES = sizeof(pre_dump_stages) / sizeof(pre_dump_stages[0]) };
+
+static int pre_dump_in_worker(void *arg)
+{
+	struct flow f = { .req = arg };
+	int err = stages_run(pre_dump_stages, NR_PRE_DUMP_STAGES, &f, worker_should_stop, NULL);
+
+	if (err)
+		return err;
+	observer_close(f.observer);
+	model_destroy(f.running);
+	return 0;
+}
+
+int flow_pre_dump(const struct dump_request *req)
+{
+	int err = worker_run(pre_dump_in_worker, (void *)req);
+
+	if (!err)
+		status_ready(req->status_fd);
+	return err;
+}
+
 int flow_dump(const struct dump_request *req)
 {
 	int err = worker_run(dump_in_worker, (void *)req);
@@ -644,6 +813,8 @@ void flow_list_stages(const char *verb, bool leave_running)
 {
 	if (!strcmp(verb, "restore"))
 		restore_list_stages();
+	else if (!strcmp(verb, "pre-dump"))
+		stages_list(pre_dump_stages, NR_PRE_DUMP_STAGES);
 	else if (leave_running)
 		list_live_stages();
 	else

@@ -17,8 +17,8 @@ struct dump_request {
 	pid_t root;
 	const char *images_dir, *work_dir; /* work_dir NULL: images_dir */
 	int images_dirfd, work_dirfd;      /* open; borrowed */
-	bool leave_running, leave_stopped, shell_job, file_locks, tcp_established, ext_unix_sk, track_mem;
-	const char *prev_images_dir;
+	bool leave_running, leave_stopped, shell_job, file_locks, tcp_established, ext_unix_sk;
+	const char *prev_images_dir; /* of the set to build on, relative to the images directory; NULL: none */
 	const char *observe;  /* "bpf", "proc" or NULL */
 	const char *freezer;  /* "ptrace", "cgroup" or NULL */
 	const char *track;    /* for leave_running: a name of track_ops_at(), or NULL: the best */
@@ -44,10 +44,13 @@ struct restore_request {
 /* 0 or a reported negative errno; the target is as it was after any failure. */
 int flow_dump(const struct dump_request *req);
 
+/* Memory only, of the running target: what a later dump with this set as its parent need not write. */
+int flow_pre_dump(const struct dump_request *req);
+
 /* Returns the exit code of bcr: 0, or the root's status when attached. */
 int flow_restore(const struct restore_request *req);
 
-/* Names of the stages, one a line, as --fail-at takes them: of "dump" (two orders of events) or "restore". */
+/* Names of the stages, one a line, as --fail-at takes them: of "dump" (two orders of events), "pre-dump" or "restore". */
 void flow_list_stages(const char *verb, bool leave_running);
 void restore_list_stages(void);
 
