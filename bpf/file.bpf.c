@@ -252,10 +252,20 @@ static __always_inline __u64 same_of(struct file_record *r, struct file *file)
 {
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct file_identity id = {
+		.file = READ_BACK(r->file),
+		.op = (__u64)BPF_CORE_READ(file, f_op),
+		.private = (__u64)BPF_CORE_READ(file, private_data),
+		.inode = (__u64)inode,
+		.mnt = (__u64)BPF_CORE_READ(file, f_path.mnt),
+		.dentry = (__u64)dentry,
+		.ino = BPF_CORE_READ(inode, i_ino),
+		.generation = BPF_CORE_READ(inode, i_generation),
+		.nlink = BPF_CORE_READ(inode, i_nlink),
+		.d_seq = BPF_CORE_READ(dentry, d_seq.seqcount.sequence),
+	};
 
-	return file_same(READ_BACK(r->file), (__u64)BPF_CORE_READ(file, private_data), (__u64)inode,
-			 (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)dentry,
-			 BPF_CORE_READ(dentry, d_seq.seqcount.sequence), BPF_CORE_READ(inode, i_nlink));
+	return file_same(&id);
 }
 
 struct table_walk {
@@ -290,8 +300,20 @@ static __always_inline bool fill_plain(struct file_record *r, struct file *f)
 	r->raw[1] = (__u64)inode;
 	r->raw[2] = (__u64)file->f_path.mnt;
 	r->raw[3] = (__u64)dentry;
-	r->same = file_same(r->file, READ_BACK(r->raw[0]), READ_BACK(r->raw[1]), READ_BACK(r->raw[2]), READ_BACK(r->raw[3]),
-			    dentry->d_seq.seqcount.sequence, inode->i_nlink);
+	r->raw[4] = (__u64)file->f_op;
+	struct file_identity id = {
+		.file = r->file,
+		.op = READ_BACK(r->raw[4]),
+		.private = READ_BACK(r->raw[0]),
+		.inode = READ_BACK(r->raw[1]),
+		.mnt = READ_BACK(r->raw[2]),
+		.dentry = READ_BACK(r->raw[3]),
+		.ino = inode->i_ino,
+		.generation = inode->i_generation,
+		.nlink = inode->i_nlink,
+		.d_seq = dentry->d_seq.seqcount.sequence,
+	};
+	r->same = file_same(&id);
 	return true;
 }
 

@@ -88,18 +88,27 @@ static __always_inline __u64 mix(__u64 hash, __u64 word)
 }
 
 /*
- * Tells whether a number of a descriptor still leads to the same file by the same path: the kernel uses addresses again, and counts
- * renaming and unlinking of a directory entry in d_seq.
+ * Tells whether a number of a descriptor still leads to the same file by the same path. The kernel uses addresses again, at once and
+ * all of them together for a pipe that takes the place of another one: what it counts tells those apart.
  */
-static __always_inline __u64 file_same(__u64 file, __u64 private, __u64 inode, __u64 mnt, __u64 dentry, __u32 d_seq,
-				       __u32 nlink)
-{
-	__u64 hash = mix(file, private);
+struct file_identity {
+	__u64 file, op, private, inode, mnt, dentry; /* addresses */
+	__u64 ino;
+	__u32 generation, nlink;
+	__u32 d_seq; /* counts renaming and unlinking of the directory entry */
+};
 
-	hash = mix(hash, inode);
-	hash = mix(hash, mnt);
-	hash = mix(hash, dentry);
-	return mix(hash, (__u64)nlink << 32 | d_seq) | 1;
+static __always_inline __u64 file_same(const struct file_identity *id)
+{
+	__u64 hash = mix(id->file, id->private);
+
+	hash = mix(hash, id->op);
+	hash = mix(hash, id->inode);
+	hash = mix(hash, id->mnt);
+	hash = mix(hash, id->dentry);
+	hash = mix(hash, id->ino);
+	hash = mix(hash, id->generation);
+	return mix(hash, (__u64)id->nlink << 32 | id->d_seq) | 1;
 }
 
 /* Everything but tgid, fd, cloexec and what depends on the type; the record has been zeroed. */

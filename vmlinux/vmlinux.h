@@ -182,6 +182,7 @@ struct inode {
 	unsigned short i_mode;
 	struct super_block *i_sb;
 	unsigned long i_ino;
+	unsigned int i_generation;
 	unsigned int i_nlink;
 	unsigned int i_rdev;
 	long long i_size;
@@ -229,6 +230,7 @@ struct fown_struct {
 
 struct file {
 	unsigned int f_mode;
+	void *f_op;
 	void *private_data;
 	struct inode *f_inode;
 	unsigned int f_flags;

@@ -57,7 +57,7 @@ for i in 0 1; do
 	(cd "images-$i" && find . | sort) >names.$i
 done
 diff names.0 names.1 || fail "one image directory holds other files than the other"
-grep -v -e '\.img$' -e '^\.$' -e '\.log$' -e stats- -e pidfile names.0 && fail "the image directory holds other files"
+grep -v -e '\.img$' -e '\.bcr$' -e '^\.$' -e '\.log$' -e stats- -e pidfile names.0 && fail "the image directory holds other files"
 while read -r p; do
 	# shellcheck disable=SC2013 # the file is words
 	for child in $(cat /proc/"$p"/task/*/children); do

@@ -166,7 +166,9 @@ static int bpf_remember(struct bpf_run *r)
 static int run_once(struct bpf_state *s, bool stopped, struct observation *o, bool *refused)
 {
 	struct bpf_run r = { .s = s, .o = o, .stopped = stopped };
+	s->roomy = !stopped;
 	int err = bpf_tasks_read(s, s->root, stopped);
+	s->roomy = false;
 
 	if (!err)
 		err = bpf_tasks_build(&r);

@@ -48,6 +48,7 @@ struct bpf_seen {
 struct bpf_state {
 	pid_t root;
 	bool open_coded; /* the kernel has open-coded task iterators */
+	bool roomy;      /* during a run on the running tree: arrays get room for more than there is */
 	struct task_bpf *task;
 	struct vma_bpf *vma;
 	struct file_bpf *file;

@@ -197,9 +197,10 @@ static int read_tree(struct bpf_state *s, const struct proc_record *procs, size_
 	return err;
 }
 
-static bool grow(size_t *cap, size_t wanted)
+/* Room for some more is made where there is time for it, so that none has to be made inside a stop. */
+static bool grow(size_t *cap, size_t wanted, bool roomy)
 {
-	if (wanted <= *cap)
+	if (wanted <= *cap && (!roomy || wanted + wanted / 4 <= *cap))
 		return false;
 	*cap = wanted * 2;
 	return true;
@@ -208,10 +209,10 @@ static bool grow(size_t *cap, size_t wanted)
 /* Did everything fit? Otherwise makes the arrays larger: *again is set, and all of it has to be read anew. */
 static int check_room(struct bpf_state *s, bool *again)
 {
-	*again = grow(&s->caps.procs, s->task->bss->nr_procs);
-	*again |= grow(&s->caps.tasks, s->task->bss->nr_tasks);
-	*again |= grow(&s->caps.threads, s->task->bss->nr_threads);
-	*again |= grow(&s->caps.extras, s->task->bss->nr_extras);
+	*again = grow(&s->caps.procs, s->task->bss->nr_procs, s->roomy);
+	*again |= grow(&s->caps.tasks, s->task->bss->nr_tasks, s->roomy);
+	*again |= grow(&s->caps.threads, s->task->bss->nr_threads, s->roomy);
+	*again |= grow(&s->caps.extras, s->task->bss->nr_extras, s->roomy);
 	if (!*again)
 		return 0;
 	log_debug("arrays grow to %zu processes, %zu in the tree, %zu threads, %zu signals and timers", s->caps.procs,
@@ -291,23 +292,38 @@ static bool dir_is_same(const struct file_record *a, const struct file_record *b
 	return a->file == b->file && a->files == b->files;
 }
 
-static bool task_is_same(const struct task_record *a, const struct task_record *b)
+/* What is not as it was, in words; NULL: nothing. */
+static const char *task_difference(const struct task_record *a, const struct task_record *b)
 {
-	return a->global_tgid == b->global_tgid && a->pid == b->pid && a->ppid == b->ppid && a->pgid == b->pgid &&
-	       a->sid == b->sid && a->exit_state == b->exit_state && a->mm == b->mm && a->files == b->files &&
-	       a->fs == b->fs && a->sighand == b->sighand && a->nsproxy == b->nsproxy && a->exe.file == b->exe.file &&
-	       a->ctty_rdev == b->ctty_rdev && a->cgroup_id == b->cgroup_id && dir_is_same(&a->cwd, &b->cwd) &&
-	       dir_is_same(&a->root, &b->root);
+	if (a->global_tgid != b->global_tgid || a->pid != b->pid)
+		return "the processes of the tree are others";
+	if (a->exit_state != b->exit_state)
+		return "it has ended";
+	if (a->ppid != b->ppid || a->pgid != b->pgid || a->sid != b->sid || a->ctty_rdev != b->ctty_rdev)
+		return "it has another parent, group, session or terminal";
+	if (a->mm != b->mm || a->exe.file != b->exe.file)
+		return "it has executed another program";
+	if (a->files != b->files || a->fs != b->fs || a->sighand != b->sighand)
+		return "it shares descriptors, directories or signal handlers with others than before";
+	if (a->nsproxy != b->nsproxy || a->cgroup_id != b->cgroup_id)
+		return "it is in another namespace or cgroup";
+	if (!dir_is_same(&a->cwd, &b->cwd) || !dir_is_same(&a->root, &b->root))
+		return "it has another working or root directory";
+	return NULL;
 }
 
 bool bpf_tasks_same(const struct bpf_state *s)
 {
-	if (s->task->bss->nr_tasks != s->seen.tasks.nr)
-		return false;
-	for (size_t i = 0; i < s->seen.tasks.nr; i++)
-		if (!task_is_same(&s->seen.tasks.v[i], bpf_array_at(&s->tasks, i)))
-			return false;
-	return true;
+	const char *why = s->task->bss->nr_tasks == s->seen.tasks.nr ? NULL : "the number of its processes is another one";
+	pid_t pid = s->root;
+
+	for (size_t i = 0; i < s->seen.tasks.nr && !why; i++) {
+		why = task_difference(&s->seen.tasks.v[i], bpf_array_at(&s->tasks, i));
+		pid = s->seen.tasks.v[i].pid;
+	}
+	if (why)
+		log_info("pid %d: since it was looked at, %s", pid, why);
+	return !why;
 }
 
 bool bpf_mappings_same(const struct bpf_state *s)
