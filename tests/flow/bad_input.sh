@@ -85,7 +85,7 @@ done
 say "a full disk, with an older set on it that stays valid"
 mount -t tmpfs -o size=100m none full
 dump "$PWD/full" "$pid" -R
-(cd full && sha256sum -- *.img *.bcr) >sums
+(cd full && sha256sum -- *.img bcr-*.bcr) >sums
 dd if=/dev/zero of=full/filler.log bs=4k 2>/dev/null || true
 refused "no space left" "$BCR" dump -t "$pid" -D full
 (cd full && sha256sum --quiet -c ../sums) || fail "the older set was touched"
@@ -124,7 +124,7 @@ optional() {
 	*) return 1 ;;
 	esac
 }
-for file in "$good"/*.img "$good"/*.bcr; do
+for file in "$good"/*.img "$good"/bcr-*.bcr; do
 	file=${file##*/}
 	! optional "$file" || continue
 	[ "$file" != bcr-manifest.bcr ] || continue # what CRIU writes has none, and is read
@@ -136,7 +136,7 @@ refused "inventory" "$BCR" restore -d -D theirs
 refused "inventory" "$BCR" show -D theirs
 
 say "images that are truncated"
-for file in "$good"/*.img "$good"/*.bcr; do
+for file in "$good"/*.img "$good"/bcr-*.bcr; do
 	file=${file##*/}
 	! optional "$file" || continue
 	size=$(stat -c %s "$good/$file")
@@ -162,7 +162,7 @@ with open(path, "r+b") as f:
 PYTHON
 refusals=0
 for i in 1 2 3 4 5 6; do
-	for file in "$good"/*.img "$good"/*.bcr; do
+	for file in "$good"/*.img "$good"/bcr-*.bcr; do
 		file=${file##*/}
 		case $file in pages-*) continue ;; esac # contents: only a checksum could tell
 		set_copy

@@ -47,7 +47,7 @@ tree "$pid" >tree.before
 descriptors >descriptors.before
 mkdir new
 dump "$PWD/old" "$pid" -R
-(cd old && sha256sum -- *.img *.bcr) >old.sums
+(cd old && sha256sum -- *.img bcr-*.bcr) >old.sums
 
 for options in "" --leave-running; do
 	while read -r stage; do
@@ -58,7 +58,7 @@ for options in "" --leave-running; do
 		still_fine "dump $options, stage $stage"
 		# shellcheck disable=SC2086
 		fails dump "$stage" -t "$pid" -D old $options
-		(cd old && sha256sum --quiet -c ../old.sums && find . -name '*.img' -o -name '*.bcr' | wc -l) >sums ||
+		(cd old && sha256sum --quiet -c ../old.sums && find . -name '*.img' -o -name 'bcr-*.bcr' | wc -l) >sums ||
 			{ cat sums; fail "stage $stage: the older set was touched"; }
 		[ "$(tail -n 1 sums)" = "$(wc -l <old.sums)" ] || fail "stage $stage: the older set has other files"
 	done <"dump-stages$options"
