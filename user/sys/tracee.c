@@ -189,10 +189,27 @@ int ptrace_take(pid_t tid, bool block, struct ptrace_stop *ret)
 	return got != 0;
 }
 
+/* A thread that makes one call for us stops within this time: to sleep and be woken takes as long again. */
+static const uint64_t spin_ns = 60000;
+
+static int take_soon(pid_t tid, struct ptrace_stop *ret)
+{
+	uint64_t until_ns = ptrace_now_ns() + spin_ns;
+	int got;
+
+	do
+		got = ptrace_take(tid, false, ret);
+	while (!got && ptrace_now_ns() < until_ns);
+	return got;
+}
+
 int ptrace_wait(pid_t tid, uint64_t deadline_ns, struct ptrace_stop *ret)
 {
 	sigset_t chld, saved;
-	int got, err = 0;
+	int got = take_soon(tid, ret), err = 0;
+
+	if (got)
+		return got < 0 ? got : 0;
 
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
