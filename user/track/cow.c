@@ -199,7 +199,7 @@ size_t cow_hints(const struct cow *c, const struct track_hint **ret)
 	if (c->control->full)
 		log_debug("no hints: thread %u of process %u took the lock of the target's memory", c->control->full_by,
 			  c->control->full_by_group);
-	return nr > TRACK_NR_HINTS || __atomic_load_n(&c->control->full, __ATOMIC_ACQUIRE) ? SIZE_MAX : nr;
+	return __atomic_load_n(&c->control->full, __ATOMIC_ACQUIRE) ? SIZE_MAX : nr;
 }
 
 void cow_begin_saving(struct cow *c)

@@ -38,7 +38,10 @@ int cow_next_pinned(struct cow *c, size_t from, size_t to, size_t *ret);
 /* Begins to collect hints, from none. */
 void cow_begin_hints(struct cow *c);
 
-/* Hints collected so far: *ret, in order. SIZE_MAX: not known, look everywhere. */
+/*
+ * The number of hints collected so far: *ret, in order, but no more than TRACK_NR_HINTS; there have been others. SIZE_MAX: something
+ * happened that they do not tell of, look everywhere.
+ */
 size_t cow_hints(const struct cow *c, const struct track_hint **ret);
 
 /* While the target is stopped: saves pages from now on; what the ring holds is forgotten. */

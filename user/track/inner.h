@@ -79,6 +79,7 @@ struct tracker {
 	struct store store;
 	VEC(struct shmem_piece) shmem_pieces;
 	pthread_mutex_t lock;     /* of the store and the ring, during tracker_copy() */
+	uint64_t nr_pages;        /* resident when it was opened */
 	bool look_everywhere;     /* hints were not enough the last time */
 	bool pages_exact;         /* the pages that existed at the cut are known from a scan inside the stop */
 	size_t hints_taken;       /* hints before this one have been followed for good */

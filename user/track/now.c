@@ -157,13 +157,25 @@ static int found_dirty_or_new(void *arg, const struct page_range *r)
 	return 0;
 }
 
+/*
+ * A page of a private file mapping that was dropped leaves a mark that reads as swapped, and protected, though it is the file's again:
+ * it may have been copied ahead with other contents.
+ */
+static int found_maybe_dropped(void *arg, const struct page_range *r)
+{
+	return r->categories & PAGE_CAT_WRITTEN ? 0 : found_written(arg, r);
+}
+
 int now_copy_written(struct tracker *t, struct track_mm *tm, const struct vma *vma)
 {
 	struct now_walk w = { .t = t, .tm = tm, .vma = vma };
 
 	if (!t->ops->write_protects)
 		return scan_soft_dirty(tm->pagemap_fd, vma->start, vma->end, found_dirty_or_new, &w);
-	return scan_pages(tm->pagemap_fd, vma->start, vma->end, PAGE_CAT_WRITTEN, true, found_written, &w);
+	int err = scan_pages(tm->pagemap_fd, vma->start, vma->end, PAGE_CAT_WRITTEN, true, found_written, &w);
+	if (err || !(vma->status & VMA_FILE_PRIVATE))
+		return err;
+	return scan_pages(tm->pagemap_fd, vma->start, vma->end, PAGE_CAT_SWAPPED, true, found_maybe_dropped, &w);
 }
 
 static int found_page(void *arg, const struct page_range *r)

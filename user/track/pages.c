@@ -155,8 +155,70 @@ static int order_hints(const void *a, const void *b)
 	return x->addr < y->addr ? -1 : x->addr > y->addr;
 }
 
-/* Hints of pages close to each other are one look: a call costs more than some pages more. */
+static int found_written(void *arg, const struct page_range *r)
+{
+	struct track_mm *tm = arg;
+	int err = 0;
+
+	for (taddr_t at = r->start; !err && at < r->end; at += MODEL_PAGE_SIZE)
+		err = VEC_PUSH(&tm->patches, ((struct patch){ at, kept(r->categories) }));
+	return err;
+}
+
+/* Pages close to each other are one look: a call costs more than some pages more. */
 enum { CLOSE_BYTES = 8 * MODEL_PAGE_SIZE };
+
+struct written_walk {
+	struct track_mm *tm;
+	taddr_t start, end; /* not looked at yet; empty at first */
+};
+
+static int look_at_written(struct written_walk *w)
+{
+	return w->start < w->end ? scan_take_written(w->tm->pagemap_fd, w->start, w->end, found_written, w->tm) : 0;
+}
+
+static int found_unprotected(void *arg, const struct page_range *r)
+{
+	struct written_walk *w = arg;
+
+	if (w->start < w->end && r->start <= w->end + CLOSE_BYTES) {
+		w->end = r->end;
+		return 0;
+	}
+	int err = look_at_written(w);
+
+	w->start = r->start;
+	w->end = r->end;
+	return err;
+}
+
+/* Every fault has left a page that counts as written: a quick question for where they are, then one for each place. */
+static int take_written(struct tracker *t)
+{
+	VEC_FOREACH(p, &t->mms) {
+		struct track_mm *tm = *p;
+
+		if (!tm->pid || tm->uffd < 0)
+			continue;
+		VEC_FOREACH(r, &tm->ranges) {
+			struct written_walk w = { .tm = tm };
+			int err = scan_written(tm->pagemap_fd, r->start, r->end, found_unprotected, &w);
+
+			if (!err)
+				err = look_at_written(&w);
+			if (err)
+				return fail(err, "pid %d: find the pages that it has written", tm->pid);
+		}
+	}
+	return 0;
+}
+
+/* Following a hint takes microseconds, asking for all that was written 1 ms per GiB. */
+static size_t many_hints(const struct tracker *t)
+{
+	return 64 + t->nr_pages / 2048;
+}
 
 int pages_follow_hints(struct tracker *t, size_t from, size_t *ret_nr)
 {
@@ -170,6 +232,8 @@ int pages_follow_hints(struct tracker *t, size_t from, size_t *ret_nr)
 	*ret_nr = nr;
 	if (nr <= from)
 		return 0;
+	if (nr > TRACK_NR_HINTS || nr - from > many_hints(t))
+		return take_written(t);
 	nr -= from;
 	memcpy(sorted, hints + from, nr * sizeof(*sorted));
 	for (size_t i = 0; i < nr; i++)

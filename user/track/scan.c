@@ -103,6 +103,36 @@ int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *a
 	return 0;
 }
 
+int scan_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg)
+{
+	struct page_range ranges[NR_RANGES];
+	int nr;
+
+	do {
+		struct bcr_pm_scan_arg scan = {
+			.size = sizeof(scan),
+			.start = start,
+			.end = end,
+			.vec = (uintptr_t)ranges,
+			.vec_len = NR_RANGES,
+			.category_mask = PAGE_CAT_WRITTEN,
+			.return_mask = PAGE_CAT_WRITTEN,
+		};
+
+		nr = ioctl(fd, BCR_PAGEMAP_SCAN, &scan);
+		if (nr < 0)
+			return -errno;
+		for (int i = 0; i < nr; i++) {
+			int err = found(arg, &ranges[i]);
+
+			if (err)
+				return err;
+			start = ranges[i].end;
+		}
+	} while (nr == NR_RANGES && start < end);
+	return 0;
+}
+
 /*
  * The vector is not needed, but has to be there: without one the kernel takes a shortcut that protects whatever
  * there is an entry for in the page tables, of whatever category (seen on 6.18). Holes then get marks that read

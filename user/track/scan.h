@@ -31,6 +31,12 @@ int scan_arm(int fd, uint64_t start, uint64_t end);
 int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
 
 /*
+ * Calls `found` for each range of pages that are not protected, holes among them: the only question that the kernel answers in a
+ * nanosecond a page. Results as of scan_pages().
+ */
+int scan_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
+
+/*
  * Calls `found` for each range of existing (present or swapped) pages, ascending. `need` are categories a page must have
  * (0: none). Categories told: FILE, PRESENT, SWAPPED, PFNZERO, GUARD, HUGE, and with `state` WRITTEN and WPALLOWED too.
  * Without PAGEMAP_SCAN, `need` is 0; nothing is told of PFNZERO, WRITTEN and WPALLOWED.

@@ -270,7 +270,7 @@ int tracker_open(const char *backend, const struct model *running, const struct 
 	t->env = *env;
 	pthread_mutex_init(&t->lock, NULL);
 
-	uint64_t nr_pages = pages_of(running);
+	uint64_t nr_pages = t->nr_pages = pages_of(running);
 	size_t ring_bytes = ring_size(t, nr_pages);
 	err = store_init(&t->store, ops->saves ? ring_bytes / MODEL_PAGE_SIZE : nr_pages);
 	if (err)
