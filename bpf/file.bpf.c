@@ -317,7 +317,7 @@ static __always_inline bool fill_plain(struct file_record *r, struct file *f)
 	return true;
 }
 
-static __always_inline void fill_state(struct file_record *r, struct file *file, const struct table_walk *w, __u32 fd)
+static __always_inline void fill_state(struct file_record *r, const struct table_walk *w, __u32 fd)
 {
 	r->fd = fd;
 	r->tgid = w->tgid;
@@ -355,7 +355,7 @@ static long add_state(__u32 fd, struct table_walk *w)
 		return 0;
 	if (!fill_plain(r, file))
 		fill_whole(r, file, fd);
-	fill_state(r, file, w, fd);
+	fill_state(r, w, fd);
 	return 0;
 }
 
@@ -404,7 +404,7 @@ int observe_one_state(void *ctx)
 	if (file && r) {
 		bpf_probe_read_kernel(&w.word, sizeof(w.word), (void *)(w.cloexec + fd / 64 * 8));
 		fill_whole(r, file, fd);
-		fill_state(r, file, &w, fd);
+		fill_state(r, &w, fd);
 	}
 	bpf_task_release(task);
 	return !file || !r;

@@ -2,7 +2,7 @@
  * bcr bench: takes snapshots of one running workload by each combination of back ends, and prints what they cost.
  *
  * Every round goes once over all combinations, so that what changes on the machine meanwhile hits all of them. The workload is bcr's own, or a
- * process of the user's; both go on running, and nothing is left behind.
+ * process of the user's; both go on running, and nothing is left behind, unless bcr is killed: then its directory of images is.
  */
 #include <errno.h>
 #include <fcntl.h>

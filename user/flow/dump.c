@@ -41,7 +41,9 @@ struct flow {
 	unsigned retakes;
 	unsigned restops;            /* stops in vain, of this cut: the target had changed since the look */
 	unsigned all_restops;
-	uint32_t vain_us;            /* the target stood still for these */
+	bool standing;               /* the target, between "freeze" and its thaw */
+	uint32_t freezing_us;        /* of the last stop, pauses of the tracker apart */
+	uint32_t frozen_us;          /* of all of them, also those in vain */
 	struct precopy *precopy;     /* of a target that does not */
 	struct dump_stats stats;
 };
@@ -140,7 +142,7 @@ static int list_threads(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), 
 	return observer_list(f->observer, add_thread, &a);
 }
 
-static int prepare_freeze(struct flow *f)
+static int create_freeze(struct flow *f)
 {
 	int err = f->freeze ? 0 : freeze_create(f->req->freezer, f->req->root, f->req->timeout_s, &f->freeze);
 
@@ -148,17 +150,18 @@ static int prepare_freeze(struct flow *f)
 		return err;
 	f->lister = (struct freeze_lister){ f, list_threads };
 	freeze_set_lister(f->freeze, &f->lister);
-	return freeze_prepare(f->freeze);
+	return 0;
 }
 
 static int freeze_target(struct flow *f)
 {
-	int err = f->freeze ? 0 : prepare_freeze(f);
+	int err = f->freeze ? 0 : create_freeze(f);
 
 	if (err)
 		return err;
 	log_hold(f->tracker); /* otherwise memory is copied inside the stop, which takes long */
 	err = freeze_stop(f->freeze);
+	f->standing = !err;
 	if (err)
 		log_hold(false);
 	return err;
@@ -168,6 +171,11 @@ static int thaw_target(struct flow *f, enum thaw_mode mode)
 {
 	int err = freeze_thaw(f->freeze, mode, f->model);
 
+	if (f->standing) {
+		f->standing = false;
+		f->freezing_us = freeze_freezing_us(f->freeze);
+		f->frozen_us += freeze_frozen_us(f->freeze);
+	}
 	log_hold(false);
 	return err;
 }
@@ -175,10 +183,8 @@ static int thaw_target(struct flow *f, enum thaw_mode mode)
 /* Lets the target go on; what its threads were doing when it was stopped is known to the model, if there is one. */
 static void undo_freeze(struct flow *f)
 {
-	if (f->freeze) {
+	if (f->freeze)
 		thaw_target(f, THAW_RUN);
-		f->vain_us += freeze_frozen_us(f->freeze);
-	}
 	freeze_destroy(f->freeze);
 	f->freeze = NULL;
 }
@@ -214,7 +220,7 @@ static int observe_stopped(struct flow *f)
 static void undo_model(struct flow *f)
 {
 	/* While the model is still there: the next undo has to do without. */
-	freeze_thaw(f->freeze, THAW_RUN, f->model);
+	thaw_target(f, THAW_RUN);
 	model_destroy(f->model);
 	f->model = NULL;
 }
@@ -355,7 +361,7 @@ static int copy_ahead(struct flow *f)
 
 	if (err || !wanted)
 		return err;
-	err = prepare_freeze(f);
+	err = create_freeze(f);
 	if (!err)
 		err = precopy_open(&env, f->set, &f->precopy);
 	if (err)
@@ -385,7 +391,7 @@ static void forget_model(struct flow *f)
 static int look_before_stop(struct flow *f)
 {
 	bool same = false;
-	int err = prepare_freeze(f);
+	int err = create_freeze(f);
 
 	if (err)
 		return err;
@@ -395,6 +401,9 @@ static int look_before_stop(struct flow *f)
 		err = look(f, false);
 		if (!err)
 			err = tracker_ready(f->tracker, f->model);
+		/* The list of threads is to be fresh: their numbers may come to be others'. */
+		if (!err)
+			err = freeze_prepare(f->freeze);
 		if (!err)
 			err = observer_recheck(f->observer, &same);
 		if (err == -EOPNOTSUPP)
@@ -519,8 +528,8 @@ static void gather_stats(struct flow *f)
 	snprintf(s->observe, sizeof(s->observe), "%s", observer_backend(f->observer));
 	if (!f->freeze)
 		return; /* a pre-dump stops nobody */
-	s->freezing_us = freeze_freezing_us(f->freeze);
-	s->frozen_us = freeze_frozen_us(f->freeze) + f->vain_us;
+	s->freezing_us = f->freezing_us;
+	s->frozen_us = f->frozen_us;
 	s->retakes = f->retakes;
 	s->restops = f->all_restops;
 	s->pages_copied_in_stop = s->pages_written + s->shpages_written;

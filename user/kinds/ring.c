@@ -36,12 +36,15 @@ static struct pipe *find_ring(const struct model *m, const struct file *f, uint6
 	return NULL;
 }
 
+/* As one of its descriptors shows it. */
 static void note_ends(struct pipe *p, const struct file_record *rec)
 {
 	p->size_bytes = rec->pipe.size_bytes;
 	p->readers = rec->pipe.readers;
 	p->writers = rec->pipe.writers;
 	p->unknown_ends = !p->readers && !p->writers;
+	p->pid = rec->tgid;
+	p->fd = rec->fd;
 }
 
 int ring_refresh(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f)
@@ -61,8 +64,6 @@ int ring_collect(const struct collect_ctx *ctx, const struct observed_file *of, 
 			return fail(-ENOMEM, "pid %u fd %d: note a pipe", rec->tgid, rec->fd);
 		p->ino = rec->ino;
 		note_ends(p, rec);
-		p->pid = rec->tgid;
-		p->fd = rec->fd;
 	}
 	f->pipe.pipe_id = p->id;
 	return common_collect_owner(ctx, of, f);

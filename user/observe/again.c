@@ -7,7 +7,9 @@
  * are not are replaced in the model at once, and kinds that have to ask a descriptor do so. The rest of the model is brought up to date from what was read, when the target runs again.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -31,10 +33,24 @@ static int note_asking(struct observer *o, const struct model *m)
 	return 0;
 }
 
+/* What paths lead to now, for check_paths(). */
+static void note_paths(struct run *r)
+{
+	VEC_FOREACH(of, &r->obs.others) {
+		struct stat st;
+
+		if (!of->path || of->path[0] != '/' || stat(of->path, &st))
+			continue;
+		of->stat_ino = st.st_ino;
+		of->stat_dev = st.st_dev;
+	}
+}
+
 int run_keep(struct observer *o, struct run *r, const struct model *m)
 {
 	if (!o->ops->read)
 		return 0;
+	note_paths(r);
 	o->look = *r;
 	memset(r, 0, sizeof(*r));
 	o->look.obs.m = NULL;
@@ -94,10 +110,10 @@ int observer_read(struct observer *o, struct model *m, bool *same)
 		return err;
 	/* Whatever cannot be had in this way is for a whole observation to report. */
 	o->look.m = o->look.obs.m = m;
-	o->look.stopped = true;
 	refusals_begin();
 	if (change == OBSERVE_PARTS)
 		err = absorb(o);
+	o->look.stopped = true;
 	if (!err)
 		err = ask_again(o);
 	refusals_discard();
@@ -209,6 +225,37 @@ static int refresh_descriptor(const struct collect_ctx *ctx, struct observer *o,
 	return kind->refresh ? kind->refresh(ctx, of, f) : 0;
 }
 
+/* The model's file for what is known by path, opened with these flags. */
+static void set_size(struct run *r, const struct observed_file *of, uint32_t flags, uint64_t size_bytes)
+{
+	struct file *f = model_find_file(r->m, run_find_by_path(r, of, flags));
+
+	if (f)
+		f->reg.size_bytes = size_bytes;
+}
+
+/*
+ * Programs, directories and mapped files have no descriptor that would tell: is what the path led to at the look still there? -EAGAIN:
+ * not all of it.
+ */
+static int check_paths(struct run *r)
+{
+	VEC_FOREACH(of, &r->obs.others) {
+		struct stat st;
+
+		/* Devices and numbers of some file systems are their own: those were judged by other means. */
+		if (!of->path || of->path[0] != '/' || of->stat_ino == 0)
+			continue;
+		if (stat(of->path, &st) || st.st_ino != of->stat_ino || st.st_dev != of->stat_dev)
+			return -EAGAIN;
+		if (!S_ISREG(st.st_mode))
+			continue;
+		set_size(r, of, O_RDONLY, st.st_size);
+		set_size(r, of, O_RDWR, st.st_size);
+	}
+	return 0;
+}
+
 static int refresh_all(struct observer *o)
 {
 	const struct collect_ctx ctx = run_collect_ctx(&o->look);
@@ -216,6 +263,8 @@ static int refresh_all(struct observer *o)
 
 	for (size_t i = 0; !err && i < o->look.obs.fds.nr; i++)
 		err = run_note(&o->look, refresh_descriptor(&ctx, o, i));
+	if (!err)
+		err = check_paths(&o->look);
 	if (!err)
 		err = run_finish_kinds(&o->look);
 	if (!err)

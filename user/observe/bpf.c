@@ -221,8 +221,10 @@ static int bpf_read(void *state, bool stopped, enum observe_change *ret)
 	int err = bpf_tasks_read(s, s->root, stopped);
 	if (err == -EAGAIN)
 		return 0;
-	if (err || !bpf_tasks_same(s) || !groups_fit(s))
+	if (err || !bpf_tasks_same(s))
 		return err;
+	if (!groups_fit(s))
+		return -EOPNOTSUPP;
 	err = bpf_files_read_again(s, &same);
 	if (!err)
 		*ret = same && bpf_mappings_same(s) ? OBSERVE_SAME : OBSERVE_PARTS;
@@ -243,7 +245,7 @@ static int bpf_parts(void *state, struct observation *look)
 		err = bpf_files_replace(&r);
 	VEC_FREE(&r.records);
 	ident_map_deinit(&r.others);
-	return r.refused ? -EOPNOTSUPP : err;
+	return err ? err : r.refused ? -EOPNOTSUPP : 0;
 }
 
 static int bpf_descriptor(void *state, size_t i, struct observed_file *of)

@@ -183,7 +183,7 @@ static bool is_same(const struct file_record *now, const struct bpf_seen_fd *the
 	return now->same == then->same && now->fd == then->fd;
 }
 
-/* -EAGAIN: only a whole run can tell. */
+/* -EAGAIN: only a whole run can tell; -EOPNOTSUPP: and no later one will be of help. */
 int bpf_files_read_again(struct bpf_state *s, bool *same)
 {
 	const struct bpf_seen *seen = &s->seen;
@@ -199,7 +199,7 @@ int bpf_files_read_again(struct bpf_state *s, bool *same)
 
 		/* Whose a lock is takes a look at /proc/locks. */
 		if (rec->has_locks)
-			return -EAGAIN;
+			return -EOPNOTSUPP;
 		*same = *same && is_same(rec, &seen->fds.v[i]);
 	}
 	return 0;
@@ -258,7 +258,7 @@ int bpf_files_remember(struct bpf_run *r)
 	/* Once for nothing: the pages of the array are there then. */
 	if (!err)
 		err = bpf_files_read_again(r->s, &same);
-	return err == -EAGAIN ? 0 : err;
+	return err == -EAGAIN || err == -EOPNOTSUPP ? 0 : err;
 }
 
 /* --- other descriptors than before --- */

@@ -301,7 +301,8 @@ static const char *task_difference(const struct task_record *a, const struct tas
 		return "it has ended";
 	if (a->ppid != b->ppid || a->pgid != b->pgid || a->sid != b->sid || a->ctty_rdev != b->ctty_rdev)
 		return "it has another parent, group, session or terminal";
-	if (a->mm != b->mm || a->exe.file != b->exe.file)
+	/* Addresses are used again; where the kernel has put stack and vDSO is left to chance in each program. */
+	if (a->mm != b->mm || a->exe.file != b->exe.file || a->start_stack != b->start_stack || a->vdso != b->vdso)
 		return "it has executed another program";
 	if (a->files != b->files || a->fs != b->fs || a->sighand != b->sighand)
 		return "it shares descriptors, directories or signal handlers with others than before";

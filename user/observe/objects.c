@@ -50,14 +50,23 @@ static uint32_t new_fdtable(struct model *m)
 
 /* --- others: files known by path --- */
 
+static uint64_t path_key(const struct observed_file *of, uint32_t flags)
+{
+	return ident_mix_string(ident_mix(ident_mix(of->rec.dev, of->rec.ino), flags), of->path);
+}
+
+uint32_t run_find_by_path(const struct run *r, const struct observed_file *of, uint32_t flags)
+{
+	return ident_map_find(&r->mapped, path_key(of, flags));
+}
+
 /*
  * The struct file for what is opened again by path with these flags. *ret_id stays 0 when the file was refused.
  */
 static int other_file(struct run *r, struct observed_file *of, uint32_t flags, uint32_t *ret_id)
 {
-	uint64_t key = ident_mix(ident_mix(of->rec.dev, of->rec.ino), flags);
+	uint64_t key = path_key(of, flags);
 
-	key = ident_mix_string(key, of->path);
 	*ret_id = ident_map_find(&r->mapped, key);
 	if (*ret_id)
 		return 0;

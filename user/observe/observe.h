@@ -23,6 +23,7 @@ struct observed_file {
 	char *path; /* owned; as the kernel prints it, " (deleted)" included; NULL when there is none */
 	VEC(struct epoll_record) epoll_items;
 	uint32_t file_id; /* set by observe.c */
+	uint64_t stat_ino, stat_dev; /* of one known by path: what the path led to; 0: nothing, or nobody has looked */
 };
 
 /* Of one task: which objects it has, and what else a back end knows. */
@@ -81,8 +82,8 @@ struct observe_ops {
 	 * What follows is optional, all or nothing. read(), after a run() on the running tree, reads only what changes by itself, with
 	 * registers when it is stopped, and tells what has changed besides; -EOPNOTSUPP (not reported): this kernel does not say.
 	 * parts(), after a read() inside a stop that said OBSERVE_PARTS: brings the observation of that run, with its model, up to
-	 * the mappings (task_idents.remapped) and descriptors (file_id 0: a new one) of now. -EOPNOTSUPP (nothing lost): so much has
-	 * changed that a whole run is better. The others give what was read, then or later:
+	 * the mappings (task_idents.remapped) and descriptors (file_id 0: a new one) of now. -EOPNOTSUPP: so much has
+	 * changed that a whole run is better; this one is of no more use. The others give what was read, then or later:
 	 * descriptor() brings the i-th of observation.fds up to date; tasks() fills an observation with tasks and identities, without
 	 * paths; threads() calls fn for each live thread, with its registers. list() reads threads without a stop, for threads()
 	 * (registers NULL): 0, -EAGAIN (the tree changed), or a reported errno.
@@ -127,8 +128,8 @@ int observer_run(struct observer *o, bool stopped, struct model **ret);
  *
  * observer_read(), inside the stop: reads what changes by itself, and sees to mappings and descriptors that changed meanwhile: `m` gets
  * them at once (mm.remapped). *same: it could; otherwise observer_run() has to observe everything. -EOPNOTSUPP (not reported): the back end, or this kernel, cannot tell. observer_refresh(), when *same, at any time
- * until the next call of another function here: brings `m` to the moment of the read; it does not look at the target. -EOPNOTSUPP: refused, as
- * by observer_run(). Other failures have been reported.
+ * until the next call of another function here: brings `m` to the moment of the read; it looks at paths, not at the target. -EAGAIN (not reported): a path
+ * that it names leads to something else by now. -EOPNOTSUPP: refused, as by observer_run(). Other failures have been reported.
  */
 int observer_read(struct observer *o, struct model *m, bool *same);
 

@@ -56,6 +56,9 @@ int run_index_others(struct run *r);
 int run_objects(struct run *r);
 void run_normalise_task(struct task *t);
 
+/* The id of the file that is opened by this path and with these flags, or 0. */
+uint32_t run_find_by_path(const struct run *r, const struct observed_file *of, uint32_t flags);
+
 /* The mappings of task number i are those of its identities now. -EOPNOTSUPP: not in this way. */
 int run_remap(struct run *r, size_t i);
 
