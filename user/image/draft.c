@@ -134,6 +134,8 @@ static void sort_late(struct pages_draft *d)
 {
 	size_t nr = 0;
 
+	if (!d->late.nr)
+		return;
 	qsort(d->late.v, d->late.nr, sizeof(*d->late.v), compare_late);
 	VEC_FOREACH(page, &d->late) {
 		if (nr && d->late.v[nr - 1].addr == page->addr)

@@ -418,7 +418,8 @@ static int take_pages(struct finishing *f, struct mm *mm, struct dump_stats *sta
 			err = fail(-ENOMEM, "pid %d: list its pages", mm->pid);
 	}
 	if (f->guards.nr)
-		qsort(mm->pages.v, mm->pages.nr, sizeof(*mm->pages.v), compare_runs);
+		if (mm->pages.nr)
+			qsort(mm->pages.v, mm->pages.nr, sizeof(*mm->pages.v), compare_runs);
 	return err;
 }
 
