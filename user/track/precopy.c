@@ -418,8 +418,7 @@ static int take_pages(struct finishing *f, struct mm *mm, struct dump_stats *sta
 			err = fail(-ENOMEM, "pid %d: list its pages", mm->pid);
 	}
 	if (f->guards.nr)
-		if (mm->pages.nr)
-			qsort(mm->pages.v, mm->pages.nr, sizeof(*mm->pages.v), compare_runs);
+		qsort(mm->pages.v, mm->pages.nr, sizeof(*mm->pages.v), compare_runs);
 	return err;
 }
 
