@@ -85,6 +85,7 @@ struct tracker {
 	size_t hints_taken;       /* hints before this one have been followed for good */
 	uint64_t stop_bytes;      /* copied inside the stop, so far */
 	VEC(struct trace) traces; /* of pages since the cut, while pages_exact is false; under the lock */
+	spans found;              /* places of written pages, while they are looked for */
 	spans candidates;         /* for strays: written, and not in the list; categories | number of the address space << 32 */
 	bool precut, ready, cut;  /* tracker_precut(), tracker_ready(), tracker_cut() have been done */
 	VEC(uint64_t) hot;        /* address | number of the address space: pages that were torn, to be copied inside the stop */
@@ -150,7 +151,7 @@ int pages_set_ranges(struct track_mm *tm, const struct mm *mm);
 int pages_look_everywhere(const struct tracker *t, struct track_mm *tm, bool protect);
 
 /* Follows hints from number `from` on. 0, a negative errno, or 1: they do not say enough. */
-int pages_follow_hints(struct tracker *t, size_t from, size_t *ret_nr);
+int pages_follow_hints(struct tracker *t, size_t from, bool stopped, size_t *ret_nr);
 
 /*
  * pinned.c: sets tm->pinned where pages are pinned for long. Inside the stop, for all, and nothing of such an address space is tracked

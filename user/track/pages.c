@@ -168,50 +168,50 @@ static int found_written(void *arg, const struct page_range *r)
 /* Pages close to each other are one look: a call costs more than some pages more. */
 enum { CLOSE_BYTES = 8 * MODEL_PAGE_SIZE };
 
-struct written_walk {
-	struct track_mm *tm;
-	taddr_t start, end; /* not looked at yet; empty at first */
-};
-
-static int look_at_written(struct written_walk *w)
-{
-	return w->start < w->end ? scan_take_written(w->tm->pagemap_fd, w->start, w->end, found_written, w->tm) : 0;
-}
-
 static int found_unprotected(void *arg, const struct page_range *r)
 {
-	struct written_walk *w = arg;
+	spans *found = arg;
+	struct span *last = found->nr ? &found->v[found->nr - 1] : NULL;
 
-	if (w->start < w->end && r->start <= w->end + CLOSE_BYTES) {
-		w->end = r->end;
+	if (last && r->start <= last->end + CLOSE_BYTES) {
+		last->end = r->end;
 		return 0;
 	}
-	int err = look_at_written(w);
-
-	w->start = r->start;
-	w->end = r->end;
-	return err;
+	return VEC_PUSH(found, ((struct span){ r->start, r->end, 0 }));
 }
 
-/* Every fault has left a page that counts as written: a quick question for where they are, then one for each place. */
-static int take_written(struct tracker *t)
+/*
+ * To protect a place of a running target takes 16 us, for the processors have to be told, and a look at every page 20 ns for each:
+ * many places are one look at everything.
+ */
+static bool look_at_places(const struct tracker *t, const spans *found, bool stopped)
 {
-	VEC_FOREACH(p, &t->mms) {
-		struct track_mm *tm = *p;
+	return stopped || found->nr <= t->nr_pages / 800 + 16;
+}
 
-		if (!tm->pid || tm->uffd < 0)
-			continue;
-		VEC_FOREACH(r, &tm->ranges) {
-			struct written_walk w = { .tm = tm };
-			int err = scan_written(tm->pagemap_fd, r->start, r->end, found_unprotected, &w);
+static int take_written_of(struct tracker *t, struct track_mm *tm, bool stopped)
+{
+	int err = 0;
 
-			if (!err)
-				err = look_at_written(&w);
-			if (err)
-				return fail(err, "pid %d: find the pages that it has written", tm->pid);
-		}
-	}
-	return 0;
+	t->found.nr = 0;
+	for (size_t i = 0; !err && i < tm->ranges.nr; i++)
+		err = scan_written(tm->pagemap_fd, tm->ranges.v[i].start, tm->ranges.v[i].end, found_unprotected, &t->found);
+
+	const spans *places = look_at_places(t, &t->found, stopped) ? &t->found : &tm->ranges;
+	for (size_t i = 0; !err && i < places->nr; i++)
+		err = scan_take_written(tm->pagemap_fd, places->v[i].start, places->v[i].end, found_written, tm);
+	return err ? fail(err, "pid %d: find the pages that it has written", tm->pid) : 0;
+}
+
+/* Every fault has left a page that counts as written: a quick question for where they are, then a look there. */
+static int take_written(struct tracker *t, bool stopped)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < t->mms.nr; i++)
+		if (t->mms.v[i]->pid && t->mms.v[i]->uffd >= 0)
+			err = take_written_of(t, t->mms.v[i], stopped);
+	return err;
 }
 
 /* Following a hint takes microseconds, asking for all that was written 1 ms per GiB. */
@@ -220,7 +220,7 @@ static size_t many_hints(const struct tracker *t)
 	return 64 + t->nr_pages / 2048;
 }
 
-int pages_follow_hints(struct tracker *t, size_t from, size_t *ret_nr)
+int pages_follow_hints(struct tracker *t, size_t from, bool stopped, size_t *ret_nr)
 {
 	struct track_hint *sorted = t->sorted;
 	const struct track_hint *hints;
@@ -233,7 +233,7 @@ int pages_follow_hints(struct tracker *t, size_t from, size_t *ret_nr)
 	if (nr <= from)
 		return 0;
 	if (nr > TRACK_NR_HINTS || nr - from > many_hints(t))
-		return take_written(t);
+		return take_written(t, stopped);
 	nr -= from;
 	memcpy(sorted, hints + from, nr * sizeof(*sorted));
 	for (size_t i = 0; i < nr; i++)

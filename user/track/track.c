@@ -296,7 +296,7 @@ static int follow_before_stop(struct tracker *t)
 {
 	for (int round = 0; round < MAX_ROUNDS; round++) {
 		size_t begin = t->hints_taken, end = begin;
-		int err = pages_follow_hints(t, begin, &end);
+		int err = pages_follow_hints(t, begin, false, &end);
 
 		if (err < 0)
 			return err;
@@ -444,7 +444,7 @@ static int look_in_stop(struct tracker *t, const struct model *stopped, bool sam
 	VEC_FOREACH(tm, &t->mms)
 		t->pages_exact |= (*tm)->present && (*tm)->blind;
 	if (!t->pages_exact) {
-		err = pages_follow_hints(t, t->hints_taken, &nr);
+		err = pages_follow_hints(t, t->hints_taken, true, &nr);
 		if (!err)
 			err = look_at_all_growth(t, stopped, same);
 		t->pages_exact = err == 1;
@@ -668,6 +668,7 @@ void tracker_close(struct tracker *t)
 	VEC_FREE(&t->traces);
 	VEC_FREE(&t->hot);
 	VEC_FREE(&t->candidates);
+	VEC_FREE(&t->found);
 	free(t->sorted);
 	store_deinit(&t->store);
 	pthread_mutex_destroy(&t->lock);
