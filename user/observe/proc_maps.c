@@ -82,6 +82,9 @@ static int add_mapping(struct proc_run *r, size_t at, struct vma_facts *facts, b
 
 	if (!r->o->tracked)
 		facts->uffd |= facts->uffd_wp;
+	/* The text is read in pieces, and a program that maps memory meanwhile shows in it twice: not of one moment. */
+	if (nr && id->layout.vmas.v[nr - 1].end > facts->start)
+		return -EAGAIN;
 	int err = observe_add_vma(&id->layout, r->o->m->tasks.v[at].pid, facts);
 
 	if (err == -EOPNOTSUPP) {
