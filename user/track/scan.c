@@ -71,25 +71,18 @@ int scan_probe(void)
 	return err ? err : try_scan(fd, TOLD);
 }
 
-int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg)
+/* Asks in as many calls as it takes, for `arg->start` to `arg->end`; `found` may be NULL. Returns as scan_pages(). */
+static int scan_all(int fd, struct bcr_pm_scan_arg *scan, int (*found)(void *arg, const struct page_range *r), void *arg)
 {
 	struct page_range ranges[NR_RANGES];
 	int nr;
 
+	_Static_assert(sizeof(ranges[0]) == sizeof(struct bcr_pm_page_region), "the kernel's layout");
+	scan->size = sizeof(*scan);
+	scan->vec = (uintptr_t)ranges;
+	scan->vec_len = NR_RANGES;
 	do {
-		struct bcr_pm_scan_arg scan = {
-			.size = sizeof(scan),
-			.flags = SCAN_WP_MATCHING,
-			.start = start,
-			.end = end,
-			.vec = (uintptr_t)ranges,
-			.vec_len = NR_RANGES,
-			.category_mask = PAGE_CAT_WRITTEN,
-			.category_anyof_mask = EXISTS,
-			.return_mask = told_always(fd),
-		};
-
-		nr = ioctl(fd, BCR_PAGEMAP_SCAN, &scan);
+		nr = ioctl(fd, BCR_PAGEMAP_SCAN, scan);
 		if (nr < 0)
 			return -errno;
 		for (int i = 0; i < nr; i++) {
@@ -97,40 +90,37 @@ int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *a
 
 			if (err)
 				return err;
-			start = ranges[i].end;
+			scan->start = ranges[i].end;
 		}
-	} while (nr == NR_RANGES && start < end);
+		/* walk_end may be stale at the end of a walk (see sys/pagemap.c): a vector not full means the end. */
+	} while (nr == NR_RANGES && scan->start < scan->end);
 	return 0;
+}
+
+int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg)
+{
+	struct bcr_pm_scan_arg scan = {
+		.flags = SCAN_WP_MATCHING,
+		.start = start,
+		.end = end,
+		.category_mask = PAGE_CAT_WRITTEN,
+		.category_anyof_mask = EXISTS,
+		.return_mask = told_always(fd),
+	};
+
+	return scan_all(fd, &scan, found, arg);
 }
 
 int scan_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg)
 {
-	struct page_range ranges[NR_RANGES];
-	int nr;
+	struct bcr_pm_scan_arg scan = {
+		.start = start,
+		.end = end,
+		.category_mask = PAGE_CAT_WRITTEN,
+		.return_mask = PAGE_CAT_WRITTEN,
+	};
 
-	do {
-		struct bcr_pm_scan_arg scan = {
-			.size = sizeof(scan),
-			.start = start,
-			.end = end,
-			.vec = (uintptr_t)ranges,
-			.vec_len = NR_RANGES,
-			.category_mask = PAGE_CAT_WRITTEN,
-			.return_mask = PAGE_CAT_WRITTEN,
-		};
-
-		nr = ioctl(fd, BCR_PAGEMAP_SCAN, &scan);
-		if (nr < 0)
-			return -errno;
-		for (int i = 0; i < nr; i++) {
-			int err = found(arg, &ranges[i]);
-
-			if (err)
-				return err;
-			start = ranges[i].end;
-		}
-	} while (nr == NR_RANGES && start < end);
-	return 0;
+	return scan_all(fd, &scan, found, arg);
 }
 
 /*
@@ -146,35 +136,15 @@ int scan_arm(int fd, uint64_t start, uint64_t end)
 static int scan(int fd, uint64_t start, uint64_t end, uint64_t need, uint64_t told,
 		int (*found)(void *arg, const struct page_range *r), void *arg)
 {
-	struct page_range ranges[NR_RANGES];
-	int nr;
+	struct bcr_pm_scan_arg scan = {
+		.start = start,
+		.end = end,
+		.category_mask = need,
+		.category_anyof_mask = EXISTS,
+		.return_mask = told,
+	};
 
-	_Static_assert(sizeof(ranges[0]) == sizeof(struct bcr_pm_page_region), "the kernel's layout");
-	do {
-		struct bcr_pm_scan_arg scan = {
-			.size = sizeof(scan),
-			.start = start,
-			.end = end,
-			.vec = (uintptr_t)ranges,
-			.vec_len = NR_RANGES,
-			.category_mask = need,
-			.category_anyof_mask = EXISTS,
-			.return_mask = told,
-		};
-
-		nr = ioctl(fd, BCR_PAGEMAP_SCAN, &scan);
-		if (nr < 0)
-			return -errno;
-		for (int i = 0; i < nr; i++) {
-			int err = found(arg, &ranges[i]);
-
-			if (err)
-				return err;
-			start = ranges[i].end;
-		}
-		/* walk_end may be stale at the end of a walk (see sys/pagemap.c): a vector not full means the end. */
-	} while (nr == NR_RANGES && start < end);
-	return 0;
+	return scan_all(fd, &scan, found, arg);
 }
 
 int scan_pages(int fd, uint64_t start, uint64_t end, uint64_t need, bool state,
