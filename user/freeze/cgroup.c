@@ -84,17 +84,32 @@ static bool list_is_cgroup(struct freeze *f)
 	return holds_exactly_the_tree(f);
 }
 
+static int thaw_cgroup(struct freeze *f)
+{
+	struct cgroup_hold *c = f->cgroup;
+
+	if (!atomic_load(c->frozen))
+		return 0;
+	if (pwrite(c->freeze_fd, "0", 1, 0) != 1)
+		return fail(-errno, "cgroup %s: thaw", c->path);
+	atomic_store(c->frozen, false);
+	return 0;
+}
+
 static void cgroup_deinit(struct freeze *f)
 {
 	struct cgroup_hold *c = f->cgroup;
 
 	if (!c)
 		return;
+	/* A thaw that has failed is tried once more, and then left to the watchdog: it thaws when the pipe ends without a word. */
+	bool done = !c->frozen || !thaw_cgroup(f);
+
 	/* A word and not the end of the pipe: children of bcr may hold it, too. */
-	if (c->watchdog > 0 && write(c->watchdog_fd, "", 1) != 1)
+	if (done && c->watchdog > 0 && write(c->watchdog_fd, "", 1) != 1)
 		kill(c->watchdog, SIGKILL);
 	cleanup_close(&c->watchdog_fd);
-	if (c->watchdog > 0)
+	if (done && c->watchdog > 0)
 		while (waitpid(c->watchdog, NULL, 0) < 0 && errno == EINTR)
 			;
 	if (c->frozen)
@@ -142,18 +157,6 @@ static bool is_frozen(const struct cgroup_hold *c)
 
 	text[got > 0 ? got : 0] = 0;
 	return strstr(text, "frozen 1") != NULL;
-}
-
-static int thaw_cgroup(struct freeze *f)
-{
-	struct cgroup_hold *c = f->cgroup;
-
-	if (!atomic_load(c->frozen))
-		return 0;
-	if (pwrite(c->freeze_fd, "0", 1, 0) != 1)
-		return fail(-errno, "cgroup %s: thaw", c->path);
-	atomic_store(c->frozen, false);
-	return 0;
 }
 
 static int freeze_cgroup(struct freeze *f)
