@@ -88,8 +88,12 @@ int worker_run(int (*run)(void *arg), void *arg)
 	if (!pid) {
 		sigprocmask(SIG_SETMASK, &before, NULL);
 		int err = worker_main(front, run, arg);
-		if (__lsan_do_leak_check)
+		/* It stops this process by a tracer of its own, and does not bear signals meanwhile. */
+		if (__lsan_do_leak_check) {
+			prctl(PR_SET_PDEATHSIG, 0);
+			sigprocmask(SIG_BLOCK, &block, NULL);
 			__lsan_do_leak_check();
+		}
 		_exit(-err & 0xff);
 	}
 	worker_pid = pid;
