@@ -113,8 +113,8 @@ static __always_inline __u64 mm_flags(struct mm_struct *mm)
 }
 
 /*
- * A number that grows whenever somebody has held the lock of the address space for writing, without which mappings do not change.
- * There with per-mapping locks since Linux 6.4, a seqcount since 6.14; false: not there.
+ * A number that grows whenever somebody has held the lock of the address space for writing, without which mappings do
+ * not change. There with per-mapping locks since Linux 6.4, a seqcount since 6.14; false: not there.
  */
 static __always_inline bool mm_changes(struct mm_struct *mm, __u64 *ret)
 {

@@ -1,12 +1,12 @@
 /*
  * Descriptors of one process: the open file behind each, what is private to its type, and its path.
  *
- * Paths can be printed by the link iterator only. The `syscall` program reads the same inside a stop without them: user space
- * knows them from before, and `same` tells whether they still hold. Of a file without state of its own it reads only what may
- * have changed, by plain loads: there may be thousands of them.
+ * Paths can be printed by the link iterator only. The `syscall` program reads the same inside a stop without them:
+ * user space knows them from before, and `same` tells whether they still hold. Of a file without state of its own it
+ * reads only what may have changed, by plain loads: there may be thousands of them.
  *
- * The items of epoll sets go into an array of their own; the record of the set says where. The kernel shows a descriptor
- * again when the stream's buffer was full: its items then take the same place in the array.
+ * The items of epoll sets go into an array of their own; the record of the set says where. The kernel shows a
+ * descriptor again when the stream's buffer was full: its items then take the same place in the array.
  */
 #include "vmlinux.h"
 

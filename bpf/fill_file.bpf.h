@@ -88,8 +88,9 @@ static __always_inline __u64 mix(__u64 hash, __u64 word)
 }
 
 /*
- * Tells whether a number of a descriptor still leads to the same file by the same path. The kernel uses addresses again, at once and
- * all of them together for a pipe that takes the place of another one: what it counts tells those apart.
+ * Tells whether a number of a descriptor still leads to the same file by the same path. The kernel uses addresses
+ * again, at once and all of them together for a pipe that takes the place of another one: what it counts tells those
+ * apart.
  */
 struct file_identity {
 	__u64 file, op, private, inode, mnt, dentry; /* addresses */

@@ -1,13 +1,14 @@
 /*
  * Processes and threads: everything about them that is not a mapping or a descriptor.
  *
- * Two programs, each in two variants. observe_procs lists the processes of the machine, few bytes each, from which user space
- * finds the tree; observe_task reads one process (`wanted_tgid`) and its threads. The variants in `syscall` programs walk
- * by open-coded iterators (since Linux 6.7) and are run by bpf_prog_test_run_opts(): no descriptor, no text, no
- * copy. The _iter variants do the same from a link iterator, which writes nothing to its stream.
+ * Two programs, each in two variants. observe_procs lists the processes of the machine, few bytes each, from which
+ * user space finds the tree; observe_task reads one process (`wanted_tgid`) and its threads. The variants in
+ * `syscall` programs walk by open-coded iterators (since Linux 6.7) and are run by bpf_prog_test_run_opts(): no
+ * descriptor, no text, no copy. The _iter variants do the same from a link iterator, which writes nothing to its
+ * stream.
  *
- * Results are elements of mapped arrays. The counters count what was wanted, also beyond the end of an array: user space
- * then grows the array and runs again.
+ * Results are elements of mapped arrays. The counters count what was wanted, also beyond the end of an array: user
+ * space then grows the array and runs again.
  */
 #include "vmlinux.h"
 

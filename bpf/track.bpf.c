@@ -3,14 +3,14 @@
  * saves each page before it is written, or given up by a system call.
  *
  * Theory of operation. The fault tracepoints run in the faulting thread before the fault is resolved, with interrupts
- * off. For a write after the cut, a record is reserved in the ring, the page is read, and ONLY THEN a sequence
- * number is taken: whoever wrote the page first had taken its own number before, so that the record with the lowest number is
- * the page as it was at the cut (docs/freeze.md has the proof). A page that cannot be read makes a record too: its
+ * off. For a write after the cut, a record is reserved in the ring, the page is read, and ONLY THEN a sequence number
+ * is taken: whoever wrote the page first had taken its own number before, so that the record with the lowest number
+ * is the page as it was at the cut (docs/freeze.md has the proof). A page that cannot be read makes a record too: its
  * number keeps a later reader, who may come after a write, from being believed.
  *
  * Faults do not show writes by get_user_pages and pages that go away. All of these take the mmap lock: before the
- * cut, taking it outside of a fault is a hint to look at everything. A hint that is missing is noticed after
- * the cut, and makes it be taken again.
+ * cut, taking it outside of a fault is a hint to look at everything. A hint that is missing is noticed after the cut,
+ * and makes it be taken again.
  */
 #include "vmlinux.h"
 
@@ -83,8 +83,8 @@ struct {
 } mm_addresses SEC(".maps");
 
 /*
- * Threads that are in a fault, or were and have not made a system call since, or are in a call that changes_mappings_only(): the lock
- * they take is of no interest.
+ * Threads that are in a fault, or were and have not made a system call since, or are in a call that
+ * changes_mappings_only(): the lock they take is of no interest.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -125,7 +125,10 @@ struct saved_page {
 };
 
 #ifdef BPF_TEST
-/* For tests/flow/track_order.c: takes the number too early; dwells now and then, until another thread has written the page. */
+/*
+ * For tests/flow/track_order.c: takes the number too early; dwells now and then, until another thread has written the
+ * page.
+ */
 const volatile __u32 number_first, dwell;
 
 struct dwelling {
@@ -334,8 +337,9 @@ static __always_inline void on_brk(struct track_control *c, __u32 mm, __u64 brk)
 }
 
 /*
- * Calls after which each page of a mapping that was there before, and is still, is what it was: what they make is not registered and
- * copied in the stop, what they take away is not in the stopped target's list of mappings. The lock they take is no hint.
+ * Calls after which each page of a mapping that was there before, and is still, is what it was: what they make is not
+ * registered and copied in the stop, what they take away is not in the stopped target's list of mappings. The lock
+ * they take is no hint.
  */
 static __always_inline bool changes_mappings_only(long id)
 {

@@ -37,7 +37,10 @@ int observe_vmas(struct bpf_iter__task_vma *ctx)
 	struct seq_file *seq = ctx->meta->seq;
 	__u32 zero = 0;
 
-	/* The iterator goes to threads with a descriptor table of their own as well, and shows the same mappings again. */
+	/*
+	 * The iterator goes to threads with a descriptor table of their own as well, and shows the same mappings
+	 * again.
+	 */
 	if (!vma || !task || task->pid != task->tgid)
 		return 0;
 	struct vma_scratch *s = bpf_map_lookup_elem(&scratch, &zero);

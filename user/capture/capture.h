@@ -36,8 +36,8 @@ int capture_files(struct model *m);
 struct freeze;
 
 /*
- * What the /proc back end of observe/ could not see (pending signals with siginfo, actions, timers, rseq, alternate stacks,
- * restart blocks, ...), by ptrace and the parasite. freeze_read_cpu() comes before it: threads are in ptrace
+ * What the /proc back end of observe/ could not see (pending signals with siginfo, actions, timers, rseq, alternate
+ * stacks, restart blocks, ...), by ptrace and the parasite. freeze_read_cpu() comes before it: threads are in ptrace
  * stops then, and registers tell who sleeps. Returns 0 or a reported negative errno.
  */
 int capture_thread_state(struct freeze *f, struct model *m);

@@ -1,11 +1,12 @@
 /*
  * Page contents of the stopped tree → pages-N.img.
  *
- * Theory of operation. For each mm: the page map says which pages exist; only those a restore cannot get elsewhere are
- * copied (anonymous pages of private mappings; a page that maps the file or the zero page is left out, so that holes
- * stay holes). Runs are read in pieces of up to CHUNK_BYTES: with process_vm_readv, which is fastest, when the tree is one process; else,
- * and where a mapping may not be read, with /proc/PID/mem. process_vm_readv pins the pages it reads (FOLL_PIN), and a pin gives a process its
- * own copy of a page it shares copy-on-write with its relatives: the target would grow. Shared anonymous objects are files of the kernel's own tmpfs: they are read through
+ * Theory of operation. For each mm: the page map says which pages exist; only those a restore cannot get elsewhere
+ * are copied (anonymous pages of private mappings; a page that maps the file or the zero page is left out, so that
+ * holes stay holes). Runs are read in pieces of up to CHUNK_BYTES: with process_vm_readv, which is fastest, when the
+ * tree is one process; else, and where a mapping may not be read, with /proc/PID/mem. process_vm_readv pins the pages
+ * it reads (FOLL_PIN), and a pin gives a process its own copy of a page it shares copy-on-write with its relatives:
+ * the target would grow. Shared anonymous objects are files of the kernel's own tmpfs: they are read through
  * /proc/PID/map_files, where SEEK_DATA tells what exists, whatever part of them is mapped.
  */
 #include "capture/capture.h"

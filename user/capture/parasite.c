@@ -1,10 +1,10 @@
 /*
  * The parasite from outside.
  *
- * Theory of operation. One mapping in the target: the code (made read-only and executable), the list of calls, their data, a
- * stack, and a signal frame with the thread's own registers, by which the thread goes back to its work if bcr is gone when
- * the list is done (pie/parasite.c). While bcr lives it gives the registers back by ptrace instead: rt_sigreturn would
- * forget what the kernel needs to restart an interrupted sleep.
+ * Theory of operation. One mapping in the target: the code (made read-only and executable), the list of calls, their
+ * data, a stack, and a signal frame with the thread's own registers, by which the thread goes back to its work if bcr
+ * is gone when the list is done (pie/parasite.c). While bcr lives it gives the registers back by ptrace instead:
+ * rt_sigreturn would forget what the kernel needs to restart an interrupted sleep.
  */
 #include "capture/parasite.h"
 

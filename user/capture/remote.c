@@ -124,8 +124,8 @@ static bool has_seccomp(pid_t tid)
 }
 
 /*
- * The program's own filter must not judge calls that are not the program's. Whether it has one is only asked when the kernel does
- * not let us suspend it: the thread stands still.
+ * The program's own filter must not judge calls that are not the program's. Whether it has one is only asked when the
+ * kernel does not let us suspend it: the thread stands still.
  */
 static int set_options(pid_t tid, pid_t pid)
 {

@@ -25,7 +25,8 @@ struct remote {
 };
 
 /*
- * Failures of all of these have been reported. `code` (may be NULL: the thread is lost when bcr is killed) is for its way back.
+ * Failures of all of these have been reported. `code` (may be NULL: the thread is lost when bcr is killed) is for its
+ * way back.
  */
 int remote_begin(struct remote *r, pid_t pid, pid_t tid, const struct way_back_code *code);
 

@@ -74,8 +74,9 @@ static void fix_restart_block(const struct task *t, struct thread *th)
 		th->restart.kind = RESTART_NONE;
 	} else if (th->restart.kind == RESTART_UNKNOWN || th->restart.remaining_ns == INT64_MAX) {
 		/*
-		 * No limit of its own: its arguments, still in the registers, say all. Or one of which we do not know how much
-		 * is left: a wait that takes too long is what programs have to expect, EINTR without a signal is not.
+		 * No limit of its own: its arguments, still in the registers, say all. Or one of which we do not know
+		 * how much is left: a wait that takes too long is what programs have to expect, EINTR without a
+		 * signal is not.
 		 */
 		if (th->restart.kind == RESTART_UNKNOWN)
 			log_warn("pid %d thread %d: after a restore system call %u waits its whole time anew: only the BPF "

@@ -1,7 +1,7 @@
 /*
- * A userfaultfd of the target. The call works on the address space of whoever makes it, so the target has to: two remote
- * system calls in one thread, and in between the descriptor is duplicated to here. Should bcr die in the middle, the thread finds its
- * way back and the descriptor is closed (capture/way_back.h).
+ * A userfaultfd of the target. The call works on the address space of whoever makes it, so the target has to: two
+ * remote system calls in one thread, and in between the descriptor is duplicated to here. Should bcr die in the
+ * middle, the thread finds its way back and the descriptor is closed (capture/way_back.h).
  */
 #include "capture/userfaultfd.h"
 
@@ -58,7 +58,10 @@ static void let_go(pid_t tid)
 	ptrace_detach(tid, 0);
 }
 
-/* With kernel-mode faults left out, processes without privileges may make one too; asynchronous protection has none to report. */
+/*
+ * With kernel-mode faults left out, processes without privileges may make one too; asynchronous protection has none
+ * to report.
+ */
 static int make_and_take(struct remote *r, int *ret)
 {
 	uint64_t args[6] = { O_CLOEXEC | UFFD_USER_MODE_ONLY };

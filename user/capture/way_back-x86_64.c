@@ -75,7 +75,10 @@ static bool look_through(struct search *s, taddr_t start, taddr_t end)
 	return false;
 }
 
-/* A return to where nothing was called from is refused there. What one thread has the others have: the C library sees to that. */
+/*
+ * A return to where nothing was called from is refused there. What one thread has the others have: the C library sees
+ * to that.
+ */
 static bool has_shadow_stack(pid_t pid)
 {
 	char path[64], line[256];
@@ -196,7 +199,10 @@ static int build_frame(pid_t pid, pid_t tid, const struct cpu_regs *regs, uint64
 	return len;
 }
 
-/* From the call that made the descriptor: to where it becomes the argument, to where the number of close(2) is loaded, to that call. */
+/*
+ * From the call that made the descriptor: to where it becomes the argument, to where the number of close(2) is
+ * loaded, to that call.
+ */
 static void build_closing(const struct way_back *w, uint64_t words[CLOSING_WORDS])
 {
 	const uint64_t chain[] = { w->code.swap, w->code.pop, SYS_close, w->code.syscall_ret };

@@ -1,12 +1,12 @@
 /*
  * The way back of a thread that makes a system call for bcr, should bcr die meanwhile.
  *
- * Registers are given back by the tracer, and a dead one does not. So the thread's registers, FPU state and signal mask are
- * written as a signal frame to where the kernel would put one, below its stack pointer; the call is made by a `syscall; ret` of
- * the program's own code, and what `ret` finds is the code by which signal handlers return. A thread that is left alone makes the
- * call, returns from a signal handler that never was, and goes on. A call of its own that the stop had interrupted is issued
- * again; a wait with a timeout then waits its whole time anew. If the call is one that makes a descriptor, two more pieces of code
- * are in between, by which it is closed.
+ * Registers are given back by the tracer, and a dead one does not. So the thread's registers, FPU state and signal
+ * mask are written as a signal frame to where the kernel would put one, below its stack pointer; the call is made by
+ * a `syscall; ret` of the program's own code, and what `ret` finds is the code by which signal handlers return. A
+ * thread that is left alone makes the call, returns from a signal handler that never was, and goes on. A call of its
+ * own that the stop had interrupted is issued again; a wait with a timeout then waits its whole time anew. If the
+ * call is one that makes a descriptor, two more pieces of code are in between, by which it is closed.
  */
 #ifndef BCR_CAPTURE_WAY_BACK_H
 #define BCR_CAPTURE_WAY_BACK_H
@@ -49,8 +49,8 @@ taddr_t way_back_stack(const struct way_back *w, bool makes_descriptor);
 void way_back_enter(const struct way_back *w, struct cpu_regs *regs);
 
 /*
- * The memory is again what it was, unless it is to be left alone: a thread that is on its way back needs it. Accepts one that is not
- * open.
+ * The memory is again what it was, unless it is to be left alone: a thread that is on its way back needs it. Accepts
+ * one that is not open.
  */
 void way_back_close(pid_t pid, struct way_back *w, bool leave);
 

@@ -417,8 +417,8 @@ static int look_before_stop(struct flow *f)
 }
 
 /*
- * Reads what changes by itself. When the rest is not what it was, -EAGAIN: another look, another stop; or, at last, all of it is
- * observed inside this one.
+ * Reads what changes by itself. When the rest is not what it was, -EAGAIN: another look, another stop; or, at last,
+ * all of it is observed inside this one.
  */
 static int read_stopped(struct flow *f)
 {
@@ -443,8 +443,8 @@ static void undo_stop(struct flow *f)
 }
 
 /*
- * Keeps the times of the stages of the stop, which begins with "freeze" and, for a target that goes on, ends with "thaw". "stop"
- * stands for stages that have been told of themselves.
+ * Keeps the times of the stages of the stop, which begins with "freeze" and, for a target that goes on, ends with
+ * "thaw". "stop" stands for stages that have been told of themselves.
  */
 static void note_time(struct flow *f, const char *name, uint64_t us)
 {
@@ -584,7 +584,8 @@ static void display_stats(const struct dump_stats *s)
 	       "Pages torn: %llu\n"
 	       "Stops made again: %u\n"
 	       "Cuts made again: %u\n",
-	       s->observe, s->freezer, *s->track ? s->track : "none", s->rounds, (unsigned long long)s->pages_copied_ahead, (unsigned long long)s->pages_saved,
+	       s->observe, s->freezer, *s->track ? s->track : "none", s->rounds,
+	       (unsigned long long)s->pages_copied_ahead, (unsigned long long)s->pages_saved,
 	       (unsigned long long)s->pages_copied_in_stop, (unsigned long long)s->pages_torn, s->restops,
 	       s->retakes);
 	fflush(stdout);

@@ -7,8 +7,8 @@
 /*
  * Runs the stages in order; each is logged with its time. When one fails, `undo` runs backwards from it (its own
  * included) and its error is returned. BCR_FAIL_AT=NAME makes a stage fail on purpose: after it ran when it can be
- * undone, else in its place. `stop` (may be NULL) is asked before each stage: nonzero means give up. `timed` (may be NULL)
- * is told how long each stage took that did not fail.
+ * undone, else in its place. `stop` (may be NULL) is asked before each stage: nonzero means give up. `timed` (may be
+ * NULL) is told how long each stage took that did not fail.
  */
 int stages_run(const struct stage *stages, size_t nr, struct flow *f, bool (*stop)(void),
 	       void (*timed)(struct flow *f, const char *name, uint64_t us));

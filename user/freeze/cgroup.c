@@ -2,13 +2,13 @@
  * Freezing by the cgroup v2 freezer, when the tree has a cgroup of its own.
  *
  * Theory of operation. The kernel stops all of a cgroup at once and needs no list of threads; nothing is attached, so
- * ptrace stays free. But a frozen cgroup stays frozen when bcr dies: a watchdog process, made before the freeze and in a session
- * of its own, holds a pidfd of bcr and thaws the cgroup if bcr ends first. And like any stop this one breaks off system
- * calls of the live program: before the thaw the threads in such calls are seized, told to restart
+ * ptrace stays free. But a frozen cgroup stays frozen when bcr dies: a watchdog process, made before the freeze and
+ * in a session of its own, holds a pidfd of bcr and thaws the cgroup if bcr ends first. And like any stop this one
+ * breaks off system calls of the live program: before the thaw the threads in such calls are seized, told to restart
  * (attaching works on frozen tasks), and released.
  *
- * Whoever needs more than /proc shows (need_ptrace) gets every thread seized while the cgroup is frozen; then the cgroup is
- * thawed, the threads stay in their ptrace stops, and from there on it is the ptrace back end's freeze.
+ * Whoever needs more than /proc shows (need_ptrace) gets every thread seized while the cgroup is frozen; then the
+ * cgroup is thawed, the threads stay in their ptrace stops, and from there on it is the ptrace back end's freeze.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +46,10 @@ static void read_small(int dir_fd, const char *file, char *buf, size_t len)
 	buf[got > 0 ? got : 0] = 0;
 }
 
-/* Marks what the last listing did not show, and zombies, as gone. A dead leader with living threads is a process all the same. */
+/*
+ * Marks what the last listing did not show, and zombies, as gone. A dead leader with living threads is a process all
+ * the same.
+ */
 static void note_tasks(struct freeze *f)
 {
 	VEC_FOREACH(t, &f->tasks) {
@@ -102,7 +105,10 @@ static void cgroup_deinit(struct freeze *f)
 
 	if (!c)
 		return;
-	/* A thaw that has failed is tried once more, and then left to the watchdog: it thaws when the pipe ends without a word. */
+	/*
+	 * A thaw that has failed is tried once more, and then left to the watchdog: it thaws when the pipe ends
+	 * without a word.
+	 */
 	bool done = !c->frozen || !thaw_cgroup(f);
 
 	/* A word and not the end of the pipe: children of bcr may hold it, too. */

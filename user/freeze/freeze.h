@@ -18,8 +18,8 @@ enum thaw_mode {
 int freeze_create(const char *backend, pid_t root, unsigned timeout_s, struct freeze **ret);
 
 /*
- * Can the tree of `root` be stopped by the freezer of its cgroup? 0, -EOPNOTSUPP with the reason in *why (static text), or
- * another negative errno that has been reported.
+ * Can the tree of `root` be stopped by the freezer of its cgroup? 0, -EOPNOTSUPP with the reason in *why (static
+ * text), or another negative errno that has been reported.
  */
 int freeze_probe_cgroup(pid_t root, const char **why);
 

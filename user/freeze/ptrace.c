@@ -2,16 +2,17 @@
  * Freezing by ptrace: SEIZE and INTERRUPT every thread, and let the kernel undo it when bcr dies.
  *
  * Theory of operation. The tree has been listed before. All threads are seized, which stops nobody; then they are
- * interrupted and waited for: first those that were asleep, some at a time, so that the others hardly notice; last those
- * that were running, which are also released first. So a thread that computes stands still from the last interrupts to the
- * first detaches, however many others sleep. Then the tree is listed again, and what was made meanwhile is stopped
- * likewise, until a listing finds nothing new.
+ * interrupted and waited for: first those that were asleep, some at a time, so that the others hardly notice; last
+ * those that were running, which are also released first. So a thread that computes stands still from the last
+ * interrupts to the first detaches, however many others sleep. Then the tree is listed again, and what was made
+ * meanwhile is stopped likewise, until a listing finds nothing new.
  *
- * A parent in vfork(2) does not stop before its child has called execve, so its child must not be stopped before it. If
- * there is such a parent, the tree is taken level by level from the root: all threads of a level are stopped, then their
- * children, which cannot become more any longer, form the next level.
+ * A parent in vfork(2) does not stop before its child has called execve, so its child must not be stopped before it.
+ * If there is such a parent, the tree is taken level by level from the root: all threads of a level are stopped, then
+ * their children, which cannot become more any longer, form the next level.
  *
- * Nothing is left to the target: a tracer that dies detaches, pending traps are dropped, and no option asks for anything else.
+ * Nothing is left to the target: a tracer that dies detaches, pending traps are dropped, and no option asks for
+ * anything else.
  */
 #include <errno.h>
 #include <sys/wait.h>
@@ -322,8 +323,9 @@ static void mark_gone_tasks(struct freeze *f)
 enum unheld { NOTHING, DEAD, ALIVE };
 
 /*
- * Processes that were listed, but nothing of them is held: zombies. Or a thread of one is just calling execve: then it lives,
- * although the leader is dead, and for a moment not even that shows, while the thread takes the leader's number.
+ * Processes that were listed, but nothing of them is held: zombies. Or a thread of one is just calling execve: then
+ * it lives, although the leader is dead, and for a moment not even that shows, while the thread takes the leader's
+ * number.
  */
 static enum unheld unheld_processes(const struct freeze *f)
 {
@@ -365,8 +367,8 @@ static void let_strays_go(struct freeze *f, bool *ret_missed)
 
 /*
  * Is what is held all of the tree, after so many rounds, of which the last `quiet` ones found nothing new? One is not
- * believed when there are zombies (see above), or when the tree changed before and /proc was asked: its list of children may
- * miss one while another exits.
+ * believed when there are zombies (see above), or when the tree changed before and /proc was asked: its list of
+ * children may miss one while another exits.
  */
 static bool is_whole(struct freeze *f, unsigned rounds, unsigned quiet)
 {

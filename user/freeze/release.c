@@ -140,7 +140,10 @@ int hold_kill(struct freeze *f)
 			;
 		if (!(p.revents & POLLIN))
 			return fail(-ETIMEDOUT, "pid %d does not die", task->pid);
-		/* A child of ours has been reaped above with its leader, or is reaped here; others have their own parents. */
+		/*
+		 * A child of ours has been reaped above with its leader, or is reaped here; others have their own
+		 * parents.
+		 */
 		waitpid(task->pid, NULL, WNOHANG);
 	}
 	return 0;

@@ -59,8 +59,8 @@ struct held_thread *hold_find_thread(struct freeze *f, pid_t tid)
 }
 
 /*
- * Adds a process if it is not known; it has been seen. *ret is its index, NOT_HELD when it is gone, or seems to be: while a
- * thread that called execve takes the place of its leader, there is nobody of that number for a moment.
+ * Adds a process if it is not known; it has been seen. *ret is its index, NOT_HELD when it is gone, or seems to be:
+ * while a thread that called execve takes the place of its leader, there is nobody of that number for a moment.
  */
 static int add_task(struct freeze *f, pid_t pid, size_t *ret)
 {

@@ -30,8 +30,8 @@ struct restore_ctx {
 	/* Number under which the open file `id` is held in this process, or -ENOENT. */
 	int (*held_fd)(const struct restore_ctx *ctx, uint32_t file_id);
 	/*
-	 * For objects that come in pairs: while one open file is restored, hands over the other one as well, complete. Holds a
-	 * duplicate of `fd`. 0 or a negative errno.
+	 * For objects that come in pairs: while one open file is restored, hands over the other one as well,
+	 * complete. Holds a duplicate of `fd`. 0 or a negative errno.
 	 */
 	int (*hold)(const struct restore_ctx *ctx, uint32_t file_id, int fd);
 	void *arg; /* of held_fd and hold */
@@ -62,13 +62,13 @@ struct kind {
 	 */
 	bool asks;
 	/*
-	 * The same for all other kinds, after a stop, where records tell of states that change by themselves: record → model, without
-	 * a look at the target. Optional.
+	 * The same for all other kinds, after a stop, where records tell of states that change by themselves: record
+	 * → model, without a look at the target. Optional.
 	 */
 	int (*refresh)(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f);
 	/*
-	 * After all files of a run have been collected: what only the whole tree tells (pipes whose other end is outside).
-	 * Returns like collect. Optional.
+	 * After all files of a run have been collected: what only the whole tree tells (pipes whose other end is
+	 * outside). Returns like collect. Optional.
 	 */
 	int (*finish)(const struct collect_ctx *ctx);
 	/* Only what collect cannot see: target stopped, `rec.tgid`/`rec.fd` name a descriptor. Optional. */

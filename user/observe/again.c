@@ -1,10 +1,11 @@
 /*
  * Once more, inside a stop: brings a model that was made right before up to date.
  *
- * Theory of operation. A stop leaves no time for paths, text, and objects of the model. Right before it everything is observed as
- * always; inside it the back end reads again, in bulk, what changes by itself (registers, signals, timers, positions, counters),
- * and whether the rest is the same: each process, its mappings, where each descriptor leads. A few mappings and descriptors that
- * are not are replaced in the model at once, and kinds that have to ask a descriptor do so. The rest of the model is brought up to date from what was read, when the target runs again.
+ * Theory of operation. A stop leaves no time for paths, text, and objects of the model. Right before it everything is
+ * observed as always; inside it the back end reads again, in bulk, what changes by itself (registers, signals,
+ * timers, positions, counters), and whether the rest is the same: each process, its mappings, where each descriptor
+ * leads. A few mappings and descriptors that are not are replaced in the model at once, and kinds that have to ask a
+ * descriptor do so. The rest of the model is brought up to date from what was read, when the target runs again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -235,8 +236,8 @@ static void set_size(struct run *r, const struct observed_file *of, uint32_t fla
 }
 
 /*
- * Programs, directories and mapped files have no descriptor that would tell: is what the path led to at the look still there? -EAGAIN:
- * not all of it.
+ * Programs, directories and mapped files have no descriptor that would tell: is what the path led to at the look
+ * still there? -EAGAIN: not all of it.
  */
 static int check_paths(struct run *r)
 {

@@ -1,14 +1,14 @@
 /*
  * The BPF back end: opening, one run, closing.
  *
- * Theory of operation. Opening loads three objects (tasks; mappings; descriptors), sizes their arrays by a first run on the
- * running tree and attaches the iterators. A run reads all tasks and threads by `syscall` programs into mapped
- * arrays (bpf_tasks.c), then the mappings of each distinct mm (bpf_vmas.c) and the descriptors of each distinct
- * table (bpf_files.c) from link iterators, which can print paths. Everything hangs on descriptors of this process: when
- * it dies, nothing stays behind.
+ * Theory of operation. Opening loads three objects (tasks; mappings; descriptors), sizes their arrays by a first run
+ * on the running tree and attaches the iterators. A run reads all tasks and threads by `syscall` programs into mapped
+ * arrays (bpf_tasks.c), then the mappings of each distinct mm (bpf_vmas.c) and the descriptors of each distinct table
+ * (bpf_files.c) from link iterators, which can print paths. Everything hangs on descriptors of this process: when it
+ * dies, nothing stays behind.
  *
- * What BPF cannot tell is read from /proc in a run: the paths of working and root directory and of an executable that is
- * not mapped (readlink), and supplementary groups beyond OBSERVE_NR_GROUPS (status).
+ * What BPF cannot tell is read from /proc in a run: the paths of working and root directory and of an executable that
+ * is not mapped (readlink), and supplementary groups beyond OBSERVE_NR_GROUPS (status).
  */
 #include "observe/bpf.h"
 
@@ -321,9 +321,9 @@ static int read_online(uint8_t *mask, size_t bytes)
 }
 
 /*
- * The kernel's functions that continue interrupted calls: where it hides addresses, all stay 0. And whether it has what
- * the open-coded variants call, all of which came by Linux 6.7; names are never hidden, and the kernel's BTF would have to be
- * read and searched once more to tell.
+ * The kernel's functions that continue interrupted calls: where it hides addresses, all stay 0. And whether it has
+ * what the open-coded variants call, all of which came by Linux 6.7; names are never hidden, and the kernel's BTF
+ * would have to be read and searched once more to tell.
  */
 static int read_symbols(struct bpf_state *s)
 {

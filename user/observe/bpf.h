@@ -103,8 +103,8 @@ int bpf_files_load(struct bpf_state *s);
 int bpf_files_build(struct bpf_run *r);
 
 /*
- * Reading again inside a stop. remember() after a run, read_again() inside the stop: *same says whether the same descriptors lead
- * to the same files; take_state() then brings the i-th of observation.fds up to what was read.
+ * Reading again inside a stop. remember() after a run, read_again() inside the stop: *same says whether the same
+ * descriptors lead to the same files; take_state() then brings the i-th of observation.fds up to what was read.
  */
 int bpf_files_remember(struct bpf_run *r);
 int bpf_files_read_again(struct bpf_state *s, bool *same);

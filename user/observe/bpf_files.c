@@ -243,7 +243,8 @@ int bpf_files_remember(struct bpf_run *r)
 			continue;
 		err = ident_map_add(&known, rec->files, 1);
 		if (!err)
-			err = VEC_PUSH(&seen->tables, ((struct bpf_table){ .files = rec->files, .global_tgid = rec->global_tgid }));
+			err = VEC_PUSH(&seen->tables,
+				       ((struct bpf_table){ .files = rec->files, .global_tgid = rec->global_tgid }));
 	}
 	ident_map_deinit(&known);
 	for (size_t i = 0; i < r->o->fds.nr && !err; i++) {

@@ -39,8 +39,8 @@ enum {
 
 static const uint64_t kvm_mergeable = 0x80000000;
 /*
- * Since Linux 6.11 (MAP_DROPPABLE) and 6.10 (mseal), on 64-bit machines. The bit of sealed mappings was 63 first and is 42
- * in 6.18; no version uses the other one for anything else.
+ * Since Linux 6.11 (MAP_DROPPABLE) and 6.10 (mseal), on 64-bit machines. The bit of sealed mappings was 63 first and
+ * is 42 in 6.18; no version uses the other one for anything else.
  */
 static const uint64_t kvm_droppable = 1ULL << 40, kvm_sealed = 1ULL << 63 | 1ULL << 42;
 

@@ -94,8 +94,8 @@ static int run_tree(struct run *r)
 }
 
 /*
- * Who waits for a vfork child cannot be stopped before the child goes on, which a stop would prevent: wait for it while the tree
- * runs, it takes a moment only.
+ * Who waits for a vfork child cannot be stopped before the child goes on, which a stop would prevent: wait for it
+ * while the tree runs, it takes a moment only.
  */
 static bool passes_soon(const struct run *r)
 {

@@ -79,14 +79,15 @@ struct observe_ops {
 	 */
 	int (*run)(void *state, bool stopped, struct observation *o);
 	/*
-	 * What follows is optional, all or nothing. read(), after a run() on the running tree, reads only what changes by itself, with
-	 * registers when it is stopped, and tells what has changed besides; -EOPNOTSUPP (not reported): this kernel does not say.
-	 * parts(), after a read() inside a stop that said OBSERVE_PARTS: brings the observation of that run, with its model, up to
-	 * the mappings (task_idents.remapped) and descriptors (file_id 0: a new one) of now. -EOPNOTSUPP: so much has
-	 * changed that a whole run is better; this one is of no more use. The others give what was read, then or later:
-	 * descriptor() brings the i-th of observation.fds up to date; tasks() fills an observation with tasks and identities, without
-	 * paths; threads() calls fn for each live thread, with its registers. list() reads threads without a stop, for threads()
-	 * (registers NULL): 0, -EAGAIN (the tree changed), or a reported errno.
+	 * What follows is optional, all or nothing. read(), after a run() on the running tree, reads only what
+	 * changes by itself, with registers when it is stopped, and tells what has changed besides; -EOPNOTSUPP (not
+	 * reported): this kernel does not say. parts(), after a read() inside a stop that said OBSERVE_PARTS: brings
+	 * the observation of that run, with its model, up to the mappings (task_idents.remapped) and descriptors
+	 * (file_id 0: a new one) of now. -EOPNOTSUPP: so much has changed that a whole run is better; this one is of
+	 * no more use. The others give what was read, then or later: descriptor() brings the i-th of observation.fds
+	 * up to date; tasks() fills an observation with tasks and identities, without paths; threads() calls fn for
+	 * each live thread, with its registers. list() reads threads without a stop, for threads() (registers NULL):
+	 * 0, -EAGAIN (the tree changed), or a reported errno.
 	 */
 	int (*read)(void *state, bool stopped, enum observe_change *ret);
 	int (*parts)(void *state, struct observation *look);
@@ -124,16 +125,22 @@ void observer_set_tracked(struct observer *o, bool tracked);
 int observer_run(struct observer *o, bool stopped, struct model **ret);
 
 /*
- * The short way through a stop: a model made by observer_run() right before it is brought up to date. `m` is that model.
+ * The short way through a stop: a model made by observer_run() right before it is brought up to date. `m` is that
+ * model.
  *
- * observer_read(), inside the stop: reads what changes by itself, and sees to mappings and descriptors that changed meanwhile: `m` gets
- * them at once (mm.remapped). *same: it could; otherwise observer_run() has to observe everything. -EOPNOTSUPP (not reported): the back end, or this kernel, cannot tell. observer_refresh(), when *same, at any time
- * until the next call of another function here: brings `m` to the moment of the read; it looks at paths, not at the target. -EAGAIN (not reported): a path
- * that it names leads to something else by now. -EOPNOTSUPP: refused, as by observer_run(). Other failures have been reported.
+ * observer_read(), inside the stop: reads what changes by itself, and sees to mappings and descriptors that changed
+ * meanwhile: `m` gets them at once (mm.remapped). *same: it could; otherwise observer_run() has to observe
+ * everything. -EOPNOTSUPP (not reported): the back end, or this kernel, cannot tell. observer_refresh(), when *same,
+ * at any time until the next call of another function here: brings `m` to the moment of the read; it looks at paths,
+ * not at the target. -EAGAIN (not reported): a path that it names leads to something else by now. -EOPNOTSUPP:
+ * refused, as by observer_run(). Other failures have been reported.
  */
 int observer_read(struct observer *o, struct model *m, bool *same);
 
-/* While the target still runs: is everything as it was, so that observer_read() would have little to do? Returns as observer_read(). */
+/*
+ * While the target still runs: is everything as it was, so that observer_read() would have little to do? Returns as
+ * observer_read().
+ */
 int observer_recheck(struct observer *o, bool *same);
 int observer_refresh(struct observer *o, struct model *m);
 
@@ -142,8 +149,8 @@ int observer_each_thread(struct observer *o,
 			 int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
 
 /*
- * Lists the live threads of the tree, as it is now, fast: parents before children, leaders first. 0, -EAGAIN (it changed meanwhile, try again),
- * -EOPNOTSUPP (not reported: the back end cannot), or a reported errno.
+ * Lists the live threads of the tree, as it is now, fast: parents before children, leaders first. 0, -EAGAIN (it
+ * changed meanwhile, try again), -EOPNOTSUPP (not reported: the back end cannot), or a reported errno.
  */
 int observer_list(struct observer *o, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
 

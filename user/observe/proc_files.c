@@ -1,8 +1,9 @@
 /*
  * The /proc back end: descriptors, and files known by path.
  *
- * What fdinfo does not tell (owner, ring size of a pipe, domain of a socket) is asked of a duplicate (pidfd_getfd(2)), which
- * the target does not notice. Open file descriptions are told apart by kcmp(2), among those of one inode.
+ * What fdinfo does not tell (owner, ring size of a pipe, domain of a socket) is asked of a duplicate
+ * (pidfd_getfd(2)), which the target does not notice. Open file descriptions are told apart by kcmp(2), among those
+ * of one inode.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -93,8 +93,9 @@ int refuse_children_namespaces(const struct task *t)
 }
 
 /*
- * The kernel packs the auxiliary vector of a 32-bit program as such programs read it: the value of the first entry is above
- * its number, which is a small one. Whoever writes a vector of its own (PR_SET_MM) needs it to be right as well.
+ * The kernel packs the auxiliary vector of a 32-bit program as such programs read it: the value of the first entry is
+ * above its number, which is a small one. Whoever writes a vector of its own (PR_SET_MM) needs it to be right as
+ * well.
  */
 int refuse_programs(const struct model *m)
 {

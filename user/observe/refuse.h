@@ -11,8 +11,8 @@
 int refuse_task(const struct model *m, const struct task *t, const struct task_idents *id, bool final);
 
 /*
- * Namespaces that only the children of the task will be in (unshare(2), setns(2)). By /proc, at a cost of two lookups for each task:
- * for running targets.
+ * Namespaces that only the children of the task will be in (unshare(2), setns(2)). By /proc, at a cost of two lookups
+ * for each task: for running targets.
  */
 int refuse_children_namespaces(const struct task *t);
 
@@ -23,8 +23,8 @@ int refuse_programs(const struct model *m);
 int refuse_sessions(const struct model *m, bool shell_job);
 
 /*
- * A tree that restore could not build: sessions and groups without their leaders, processes that share what is one process's
- * own. -EUCLEAN: the tree contradicts itself, with *flaw set and nothing reported about it.
+ * A tree that restore could not build: sessions and groups without their leaders, processes that share what is one
+ * process's own. -EUCLEAN: the tree contradicts itself, with *flaw set and nothing reported about it.
  */
 int refuse_tree(const struct observation *obs, struct tree_flaw *flaw);
 

@@ -63,8 +63,8 @@ uint32_t run_find_by_path(const struct run *r, const struct observed_file *of, u
 int run_remap(struct run *r, size_t i);
 
 /*
- * descriptors.c: descriptor tables, open file descriptions by their kinds, controlling terminals. run_set_file() notes what all
- * kinds have in common.
+ * descriptors.c: descriptor tables, open file descriptions by their kinds, controlling terminals. run_set_file()
+ * notes what all kinds have in common.
  */
 int run_files(struct run *r);
 int run_finish_kinds(struct run *r);

@@ -1,11 +1,11 @@
 /*
  * After the stop: the pages of the moment of the cut → pages-N.img, while the target runs.
  *
- * Theory of operation. A thread keeps the ring of saved pages empty. The copier goes over the pages that existed at the cut in pieces: it
- * reads the piece from the target, asks the page map which of its pages are still protected, and empties the ring; the order
- * matters. A page with a record is what the record with the lowest number says; without one it is what was read, if it is
- * still protected; otherwise it is torn: somebody wrote it in a way no record tells of. Torn pages cannot be had any
- * more, and the cut has to be made again.
+ * Theory of operation. A thread keeps the ring of saved pages empty. The copier goes over the pages that existed at
+ * the cut in pieces: it reads the piece from the target, asks the page map which of its pages are still protected,
+ * and empties the ring; the order matters. A page with a record is what the record with the lowest number says;
+ * without one it is what was read, if it is still protected; otherwise it is torn: somebody wrote it in a way no
+ * record tells of. Torn pages cannot be had any more, and the cut has to be made again.
  */
 #include <errno.h>
 #include <poll.h>

@@ -21,8 +21,8 @@ int cow_open(size_t ring_bytes, struct cow **ret);
 void cow_close(struct cow *c);
 
 /*
- * From now on the address space that process `pid` has now is number `mm`. -ESRCH (not reported): it has ended; other failures
- * have been reported.
+ * From now on the address space that process `pid` has now is number `mm`. -ESRCH (not reported): it has ended; other
+ * failures have been reported.
  */
 int cow_add(struct cow *c, pid_t pid, uint32_t mm);
 
@@ -39,8 +39,8 @@ int cow_next_pinned(struct cow *c, size_t from, size_t to, size_t *ret);
 void cow_begin_hints(struct cow *c);
 
 /*
- * The number of hints collected so far: *ret, in order, but no more than TRACK_NR_HINTS; there have been others. SIZE_MAX: something
- * happened that they do not tell of, look everywhere.
+ * The number of hints collected so far: *ret, in order, but no more than TRACK_NR_HINTS; there have been others.
+ * SIZE_MAX: something happened that they do not tell of, look everywhere.
  */
 size_t cow_hints(const struct cow *c, const struct track_hint **ret);
 

@@ -122,8 +122,8 @@ int protect_register(struct tracker *t, struct track_mm *tm, const struct mm *mm
 int protect_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm);
 
 /*
- * Waits until whoever holds the lock of the address space has let go: calls that drop or move pages and began before hints were
- * collected have ended then.
+ * Waits until whoever holds the lock of the address space has let go: calls that drop or move pages and began before
+ * hints were collected have ended then.
  */
 void protect_barrier(const struct track_mm *tm);
 
@@ -154,8 +154,8 @@ int pages_look_everywhere(const struct tracker *t, struct track_mm *tm, bool pro
 int pages_follow_hints(struct tracker *t, size_t from, bool stopped, size_t *ret_nr);
 
 /*
- * pinned.c: sets tm->pinned where pages are pinned for long. Inside the stop, for all, and nothing of such an address space is tracked
- * any more: 0 or a reported negative errno.
+ * pinned.c: sets tm->pinned where pages are pinned for long. Inside the stop, for all, and nothing of such an address
+ * space is tracked any more: 0 or a reported negative errno.
  */
 void pinned_look(struct track_mm *tm);
 int pinned_look_in_stop(struct tracker *t);
@@ -180,14 +180,14 @@ int now_copy_futexes(struct tracker *t, const struct model *m, bool same);
 int now_copy_shmem(struct tracker *t, const struct model *m, size_t shmem);
 
 /*
- * Reads `nr` pages at `addr` into `buf`; clears the bit in `got` (a bit per page, set before) of those that cannot be read. Returns
- * how many were read.
+ * Reads `nr` pages at `addr` into `buf`; clears the bit in `got` (a bit per page, set before) of those that cannot be
+ * read. Returns how many were read.
  */
 size_t now_read(struct track_mm *tm, taddr_t addr, size_t nr, uint8_t *buf, uint64_t *got);
 
 /*
- * After tracker_copy() has read everything: looks for pages that are not in the list; then, when the ring has been emptied and under
- * the lock, whether they all came after the cut. -EAGAIN: not all.
+ * After tracker_copy() has read everything: looks for pages that are not in the list; then, when the ring has been
+ * emptied and under the lock, whether they all came after the cut. -EAGAIN: not all.
  */
 int strays_collect(struct tracker *t, const struct model *m);
 int strays_check(struct tracker *t, const struct model *m);

@@ -31,7 +31,10 @@ static size_t read_some(struct track_mm *tm, taddr_t addr, uint8_t *buf, size_t 
 {
 	struct iovec local = { buf, len };
 	struct iovec remote = { (void *)(uintptr_t)addr, len };
-	/* process_vm_readv is faster, but pins what it reads: pages shared copy-on-write with relatives would be unshared. */
+	/*
+	 * process_vm_readv is faster, but pins what it reads: pages shared copy-on-write with relatives would be
+	 * unshared.
+	 */
 	ssize_t got = tm->keep_shared ? 0 : process_vm_readv(tm->pid, &local, 1, &remote, 1, 0);
 
 	if (got < MODEL_PAGE_SIZE)
@@ -133,8 +136,8 @@ static int found_written(void *arg, const struct page_range *r)
 }
 
 /*
- * Pages that are not dirty may have come since the copying ahead: a zero page brought by a read. The page map does not tell them from
- * others where it has to be read.
+ * Pages that are not dirty may have come since the copying ahead: a zero page brought by a read. The page map does
+ * not tell them from others where it has to be read.
  */
 static int found_dirty_or_new(void *arg, const struct page_range *r)
 {
@@ -158,8 +161,8 @@ static int found_dirty_or_new(void *arg, const struct page_range *r)
 }
 
 /*
- * A page of a private file mapping that was dropped leaves a mark that reads as swapped, and protected, though it is the file's again:
- * it may have been copied ahead with other contents.
+ * A page of a private file mapping that was dropped leaves a mark that reads as swapped, and protected, though it is
+ * the file's again: it may have been copied ahead with other contents.
  */
 static int found_maybe_dropped(void *arg, const struct page_range *r)
 {
@@ -207,8 +210,8 @@ int now_copy_pages(struct tracker *t, const uint64_t *pages, size_t nr)
 }
 
 /*
- * A wait that the stop interrupted is begun again; for a futex that processes may share, as pthread_join(3) uses, the kernel
- * finds the page by pinning it for writing. It is not written then, but it is not protected any more either.
+ * A wait that the stop interrupted is begun again; for a futex that processes may share, as pthread_join(3) uses, the
+ * kernel finds the page by pinning it for writing. It is not written then, but it is not protected any more either.
  */
 static int copy_futex(struct tracker *t, pid_t mm_pid, const struct cpu_regs *r)
 {

@@ -181,8 +181,8 @@ static int found_unprotected(void *arg, const struct page_range *r)
 }
 
 /*
- * To protect a place of a running target takes 16 us, for the processors have to be told, and a look at every page 20 ns for each:
- * many places are one look at everything.
+ * To protect a place of a running target takes 16 us, for the processors have to be told, and a look at every page 20
+ * ns for each: many places are one look at everything.
  */
 static bool look_at_places(const struct tracker *t, const spans *found, bool stopped)
 {

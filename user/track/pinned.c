@@ -1,11 +1,11 @@
 /*
- * Pages pinned for long: registered io_uring buffers, RDMA. A device or another process writes to them by way of the pin, past all
- * protection. The kernel counts them per address space; while there are any, nothing in it is tracked, all of it is
- * copied inside the stop.
+ * Pages pinned for long: registered io_uring buffers, RDMA. A device or another process writes to them by way of the
+ * pin, past all protection. The kernel counts them per address space; while there are any, nothing in it is tracked,
+ * all of it is copied inside the stop.
  *
- * An address space may have such pages although no task of the tree has a descriptor that says so: a ring may have been handed to
- * somebody else. Whoever pins a page finds it by a fault of its own, which lifts the protection: only pages that are pinned
- * when they are protected, or at the cut, matter.
+ * An address space may have such pages although no task of the tree has a descriptor that says so: a ring may have
+ * been handed to somebody else. Whoever pins a page finds it by a fault of its own, which lifts the protection: only
+ * pages that are pinned when they are protected, or at the cut, matter.
  */
 #include <errno.h>
 #include <stdlib.h>

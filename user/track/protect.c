@@ -22,8 +22,8 @@ static bool can_be_protected(const struct vma *vma)
 }
 
 /*
- * A mapping that the kernel does not register (one with a userfaultfd of the program: EBUSY) is copied inside the stop; so is
- * one that went away meanwhile, if it ever comes back.
+ * A mapping that the kernel does not register (one with a userfaultfd of the program: EBUSY) is copied inside the
+ * stop; so is one that went away meanwhile, if it ever comes back.
  */
 static void register_vma(struct track_mm *tm, const struct vma *vma)
 {

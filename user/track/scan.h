@@ -31,8 +31,8 @@ int scan_arm(int fd, uint64_t start, uint64_t end);
 int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
 
 /*
- * Calls `found` for each range of pages that are not protected, holes among them: the only question that the kernel answers in a
- * nanosecond a page. Results as of scan_pages().
+ * Calls `found` for each range of pages that are not protected, holes among them: the only question that the kernel
+ * answers in a nanosecond a page. Results as of scan_pages().
  */
 int scan_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
 

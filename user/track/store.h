@@ -1,4 +1,7 @@
-/* Pages kept in memory on their way into the image: by address space and address, the one with the lowest number stays. */
+/*
+ * Pages kept in memory on their way into the image: by address space and address, the one with the lowest number
+ * stays.
+ */
 #ifndef BCR_TRACK_STORE_H
 #define BCR_TRACK_STORE_H
 

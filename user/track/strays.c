@@ -1,11 +1,11 @@
 /*
- * Strays: pages that existed at the cut and are not in the list, because the fault that brought them had begun before hints were
- * collected and ended after their place had been looked at.
+ * Strays: pages that existed at the cut and are not in the list, because the fault that brought them had begun before
+ * hints were collected and ended after their place had been looked at.
  *
- * Such a page is not protected, so nothing tells of a write to it. It is still there and has no trace; or it was dropped by
- * a call, and the first trace of it says that it had contents. A page that came later has a first trace that says that
- * it did not exist, or was all zero. When a stray is found, or cannot be told from a page that came later, the cut is made again, with
- * a look at everything inside the stop.
+ * Such a page is not protected, so nothing tells of a write to it. It is still there and has no trace; or it was
+ * dropped by a call, and the first trace of it says that it had contents. A page that came later has a first trace
+ * that says that it did not exist, or was all zero. When a stray is found, or cannot be told from a page that came
+ * later, the cut is made again, with a look at everything inside the stop.
  */
 #include <errno.h>
 #include <stdlib.h>

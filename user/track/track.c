@@ -389,8 +389,9 @@ int tracker_precut(struct tracker *t, const struct model *running)
 }
 
 /*
- * A registered mapping that has grown (a stack, mremap) since the look before the stop: its new part is looked at now. *first
- * is the first range that may matter; mappings come in order. 0, a negative errno, or 1: too much, look everywhere.
+ * A registered mapping that has grown (a stack, mremap) since the look before the stop: its new part is looked at
+ * now. *first is the first range that may matter; mappings come in order. 0, a negative errno, or 1: too much, look
+ * everywhere.
  */
 static int look_at_growth(struct track_mm *tm, const struct vma *vma, size_t *first)
 {
@@ -468,7 +469,10 @@ static int look_in_stop(struct tracker *t, const struct model *stopped, bool sam
 	return 0;
 }
 
-/* Learns, before the stop, by which identity the kernel's own records name our userfaultfd: no question is needed then. */
+/*
+ * Learns, before the stop, by which identity the kernel's own records name our userfaultfd: no question is needed
+ * then.
+ */
 static bool is_tracked(const struct tracker *t, struct track_mm *tm, const struct vma *vma)
 {
 	if (!t->ops->write_protects)
@@ -497,8 +501,8 @@ static int note_tracked(struct tracker *t, struct track_mm *tm, const struct mm 
 }
 
 /*
- * The vDSO cannot be tracked, and is not written either: it is copied before the stop, for whoever has hundreds of processes. Whoever changes
- * its code by force (a debugger) does not do so in the millisecond in between.
+ * The vDSO cannot be tracked, and is not written either: it is copied before the stop, for whoever has hundreds of
+ * processes. Whoever changes its code by force (a debugger) does not do so in the millisecond in between.
  */
 static int copy_vdso(struct tracker *t, struct track_mm *tm, const struct mm *mm)
 {

@@ -22,14 +22,17 @@ struct tracker;
 struct track_env {
 	void *arg;
 	/*
-	 * Has process `pid`, which runs, call userfaultfd(2) (close on exec, user mode only), and brings the descriptor here; the
-	 * target keeps none. 0 with *ret_fd owned by the caller, -ESRCH (not reported) when it has ended, or a reported negative
-	 * errno. capture_userfaultfd() does it.
+	 * Has process `pid`, which runs, call userfaultfd(2) (close on exec, user mode only), and brings the
+	 * descriptor here; the target keeps none. 0 with *ret_fd owned by the caller, -ESRCH (not reported) when it
+	 * has ended, or a reported negative errno. capture_userfaultfd() does it.
 	 */
 	int (*userfaultfd)(void *arg, pid_t pid, int *ret_fd);
 	/* Stops the whole tree, or lets it go on, during tracker_copy(). NULL: cannot. 0 or a reported negative errno. */
 	int (*pause)(void *arg, bool stop);
-	/* For tracker_cut(same): calls fn for each thread of the stopped tree; returns what fn returned first that was not 0. */
+	/*
+	 * For tracker_cut(same): calls fn for each thread of the stopped tree; returns what fn returned first that
+	 * was not 0.
+	 */
 	int (*each_thread)(void *arg, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
 	uint64_t max_stop_bytes; /* more than these are not copied inside the stop (-EAGAIN); 0: no limit */
 	uint64_t ring_bytes;     /* for pages saved before a write; 0: as memory asks for */
@@ -61,8 +64,8 @@ struct track_ops {
 const struct track_ops *track_ops_at(size_t i);
 
 /*
- * Prepares to track the tree of `running`, an observation of the running target. `backend`: the name of one, or NULL for the
- * best that works. `env` is copied. Returns 0 or a reported negative errno.
+ * Prepares to track the tree of `running`, an observation of the running target. `backend`: the name of one, or NULL
+ * for the best that works. `env` is copied. Returns 0 or a reported negative errno.
  */
 int tracker_open(const char *backend, const struct model *running, const struct track_env *env,
 		 struct tracker **ret);
@@ -80,22 +83,24 @@ void tracker_limit(struct tracker *t, uint64_t max_stop_bytes);
 int tracker_precut(struct tracker *t, const struct model *running);
 
 /*
- * After that, as the last thing before the stop: `look` is an observation made since. What is left for the stop is little then, the
- * less the sooner it comes. May be left out. Returns as tracker_precut().
+ * After that, as the last thing before the stop: `look` is an observation made since. What is left for the stop is
+ * little then, the less the sooner it comes. May be left out. Returns as tracker_precut().
  */
 int tracker_ready(struct tracker *t, const struct model *look);
 
 /*
- * Inside the stop. `stopped` is the observation of the stopped target; or, with `same`, what tracker_ready() was given: processes
- * are still those, mappings too, but for those of mm.remapped, and registers come from track_env.each_thread(). -EAGAIN (not reported): too much has changed since
- * tracker_precut() to be copied now; let the target go and begin again there. Other failures have been reported.
+ * Inside the stop. `stopped` is the observation of the stopped target; or, with `same`, what tracker_ready() was
+ * given: processes are still those, mappings too, but for those of mm.remapped, and registers come from
+ * track_env.each_thread(). -EAGAIN (not reported): too much has changed since tracker_precut() to be copied now; let
+ * the target go and begin again there. Other failures have been reported.
  */
 int tracker_cut(struct tracker *t, const struct model *stopped, bool same);
 
 /*
- * After the stop, the target may run: writes the pages of the moment of the cut into the set and fills mm.pages and shmem.pages
- * of `m`, which must be what tracker_cut() was given (or equal to it). -EAGAIN (not reported): pages were torn or lost, the
- * cut must be made again, into a new set of page files; tracker_stats() counts them. `progress` as in capture_memory().
+ * After the stop, the target may run: writes the pages of the moment of the cut into the set and fills mm.pages and
+ * shmem.pages of `m`, which must be what tracker_cut() was given (or equal to it). -EAGAIN (not reported): pages were
+ * torn or lost, the cut must be made again, into a new set of page files; tracker_stats() counts them. `progress` as
+ * in capture_memory().
  */
 int tracker_copy(struct tracker *t, struct model *m, struct image_set *set, struct dump_stats *stats,
 		 int (*progress)(uint64_t done, uint64_t all));
