@@ -387,33 +387,44 @@ static void forget_model(struct flow *f)
 	f->model = NULL;
 }
 
-/* The model as it most likely will be: what can be prepared for the stop is prepared by it. */
-static int look_before_stop(struct flow *f)
+/*
+ * The model as it most likely will be: what can be prepared for the stop is prepared by it. *again: the target has
+ * changed meanwhile, and another look may be a better one.
+ */
+static int look_once(struct flow *f, bool *again)
 {
 	bool same = false;
+
+	*again = false;
+	forget_model(f);
+	int err = look(f, false);
+	if (!err)
+		err = tracker_ready(f->tracker, f->model);
+	/* The list of threads is to be fresh: their numbers may come to be others'. */
+	if (!err)
+		err = freeze_prepare(f->freeze);
+	if (err)
+		return err;
+	err = observer_recheck(f->observer, &same);
+	if (err == -EOPNOTSUPP) /* it cannot tell: everything will be observed inside the stop */
+		return 0;
+	*again = !same;
+	return err;
+}
+
+static int look_before_stop(struct flow *f)
+{
+	bool again = true;
 	int err = create_freeze(f);
 
 	if (err)
 		return err;
 	freeze_set_short(f->freeze, true);
-	for (int i = 0; i < LOOK_TRIES && !same; i++) {
-		forget_model(f);
-		err = look(f, false);
-		if (!err)
-			err = tracker_ready(f->tracker, f->model);
-		/* The list of threads is to be fresh: their numbers may come to be others'. */
-		if (!err)
-			err = freeze_prepare(f->freeze);
-		if (!err)
-			err = observer_recheck(f->observer, &same);
-		if (err == -EOPNOTSUPP)
-			return 0; /* everything will be observed inside the stop */
-		if (err)
-			return err;
-	}
-	if (!same)
+	for (int i = 0; i < LOOK_TRIES && again && !err; i++)
+		err = look_once(f, &again);
+	if (!err && again)
 		log_debug("pid %d: it changes faster than it can be looked at", f->req->root);
-	return 0;
+	return err;
 }
 
 /*
