@@ -90,7 +90,9 @@ static bool directory_has(const char *path, const char *suffix, int wanted)
 	while (dir && (entry = readdir(dir))) {
 		size_t len = strlen(entry->d_name), end = strlen(suffix);
 
-		nr += len >= end && !strcmp(entry->d_name + len - end, suffix);
+		/* Every name ends with an empty suffix; the directory itself and the one above are nothing that came. */
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+			nr += len >= end && !strcmp(entry->d_name + len - end, suffix);
 	}
 	if (dir)
 		closedir(dir);
