@@ -103,8 +103,6 @@ static __always_inline void hint(struct track_control *c, __u64 addr, __u32 mm, 
 	__u64 at = __sync_fetch_and_add(&c->nr_hints, 1);
 	__u32 key = at & (TRACK_NR_HINTS - 1);
 
-	if (at >= TRACK_NR_HINTS)
-		return;
 	struct track_hint *h = bpf_map_lookup_elem(&hints, &key);
 	if (!h)
 		return;

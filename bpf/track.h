@@ -17,7 +17,7 @@ enum {
 	TRACK_PAGE_BYTES = 4096,
 	TRACK_NR_MMS = 4096,     /* address spaces that can be tracked at once */
 	TRACK_NR_FAULTING = 16384, /* threads whose faults are told from other uses of the lock */
-	TRACK_NR_HINTS = 8192,   /* a power of two; more: the scan asks for everything that was written */
+	TRACK_NR_HINTS = 8192,   /* a power of two: the last so many are kept */
 };
 
 /* One element of the mapped array `control`. */
@@ -28,7 +28,7 @@ struct track_control {
 	__u32 full;       /* something happened that no fault tells of: look at everything */
 	__u32 full_by;    /* who did it: thread, and thread group */
 	__u32 full_by_group;
-	__u64 nr_hints;   /* may count past TRACK_NR_HINTS: those are lost */
+	__u64 nr_hints;   /* all of them: number n is element n modulo TRACK_NR_HINTS */
 	__u64 seq;        /* of the last saved page */
 	__u64 lost;       /* writes that found the ring full */
 	__u64 wake_bytes; /* unread bytes in the ring from which on the reader is woken */

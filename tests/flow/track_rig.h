@@ -387,6 +387,7 @@ static inline int rig_cut_once(struct rig *r)
 	RIG_NEED(!err);
 	struct model *m = rig_observe(r, false);
 	RIG_NEED(!tracker_ready(r->tracker, m));
+	RIG_NEED(!tracker_follow(r->tracker));
 	uint64_t begin_ns = rig_now_ns(), spent_ns = 0;
 	bool same = false;
 

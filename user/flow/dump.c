@@ -272,12 +272,17 @@ static int give_userfaultfd(void *arg, pid_t pid, int *ret_fd)
 	return capture_userfaultfd(pid, ret_fd);
 }
 
-/* Holds the tree while the copier catches up, or lets it go on. */
+/* Holds the tree while the tracker catches up, or lets it go on. */
 static int pause_target(void *arg, bool stop)
 {
 	struct flow *f = arg;
 
-	return stop ? freeze_stop(f->freeze) : freeze_thaw(f->freeze, THAW_RUN, NULL);
+	if (stop)
+		log_hold(true);
+	int err = stop ? freeze_stop(f->freeze) : freeze_thaw(f->freeze, THAW_RUN, NULL);
+	if (err || !stop)
+		log_hold(false);
+	return err;
 }
 
 static int each_thread(void *arg, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx)
@@ -424,7 +429,7 @@ static int look_before_stop(struct flow *f)
 		err = look_once(f, &again);
 	if (!err && again)
 		log_debug("pid %d: it changes faster than it can be looked at", f->req->root);
-	return err;
+	return err ? err : tracker_follow(f->tracker);
 }
 
 /*
@@ -559,6 +564,7 @@ static void gather_stats(struct flow *f)
 	const struct track_stats *t = tracker_stats(f->tracker);
 
 	s->frozen_us += t->paused_us;
+	log_debug("cut at %llu places, full %d", (unsigned long long)t->cut_hints, t->cut_full);
 	s->pages_saved = t->pages_saved;
 	s->pages_copied_in_stop = t->cut_pages_copied;
 	s->pages_torn = t->pages_torn;

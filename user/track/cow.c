@@ -191,15 +191,25 @@ void cow_begin_hints(struct cow *c)
 	__atomic_store_n(&c->control->mode, TRACK_HINT, __ATOMIC_SEQ_CST);
 }
 
-size_t cow_hints(const struct cow *c, const struct track_hint **ret)
+size_t cow_nr_hints(const struct cow *c)
 {
 	uint64_t nr = __atomic_load_n(&c->control->nr_hints, __ATOMIC_ACQUIRE);
 
-	*ret = c->hints;
 	if (c->control->full)
 		log_debug("no hints: thread %u of process %u took the lock of the target's memory", c->control->full_by,
 			  c->control->full_by_group);
 	return __atomic_load_n(&c->control->full, __ATOMIC_ACQUIRE) ? SIZE_MAX : nr;
+}
+
+bool cow_copy_hints(const struct cow *c, size_t from, size_t to, struct track_hint ret[TRACK_NR_HINTS])
+{
+	if (to - from > TRACK_NR_HINTS)
+		return false;
+	for (size_t i = from; i < to; i++)
+		ret[i - from] = c->hints[i & (TRACK_NR_HINTS - 1)];
+	/* Newer ones may have taken their places meanwhile. */
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return __atomic_load_n(&c->control->nr_hints, __ATOMIC_RELAXED) - from <= TRACK_NR_HINTS;
 }
 
 void cow_begin_saving(struct cow *c)

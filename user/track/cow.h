@@ -38,11 +38,11 @@ int cow_next_pinned(struct cow *c, size_t from, size_t to, size_t *ret);
 /* Begins to collect hints, from none. */
 void cow_begin_hints(struct cow *c);
 
-/*
- * The number of hints collected so far: *ret, in order, but no more than TRACK_NR_HINTS; there have been others.
- * SIZE_MAX: something happened that they do not tell of, look everywhere.
- */
-size_t cow_hints(const struct cow *c, const struct track_hint **ret);
+/* How many hints have come so far. SIZE_MAX: look everywhere, something happened that no hint tells of. */
+size_t cow_nr_hints(const struct cow *c);
+
+/* Copies the hints from number `from` to before number `to`. False: so many are not kept, or not any more. */
+bool cow_copy_hints(const struct cow *c, size_t from, size_t to, struct track_hint ret[TRACK_NR_HINTS]);
 
 /* While the target is stopped: saves pages from now on; what the ring holds is forgotten. */
 void cow_begin_saving(struct cow *c);

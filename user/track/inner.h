@@ -132,6 +132,9 @@ void protect_barrier(const struct track_mm *tm);
 /* Is a page of these categories in this mapping for the image? */
 bool page_is_wanted(const struct vma *vma, uint64_t categories);
 
+/* Of the categories of a page, those that tell pages apart here; HUGE and the like would only break spans. */
+uint64_t page_kept(uint64_t categories);
+
 /* Appends to spans what a scan found. 0 or -ENOMEM. */
 int spans_add(spans *s, taddr_t start, taddr_t end, uint64_t categories);
 
@@ -150,8 +153,10 @@ int pages_set_ranges(struct track_mm *tm, const struct mm *mm);
  */
 int pages_look_everywhere(const struct tracker *t, struct track_mm *tm, bool protect);
 
-/* Follows hints from number `from` on. 0, a negative errno, or 1: they do not say enough. */
-int pages_follow_hints(struct tracker *t, size_t from, bool stopped, size_t *ret_nr);
+/* hints.c */
+
+/* Protects again and notes what was written according to hints number `from` to before `to`. 0 or a reported failure. */
+int hints_follow(struct tracker *t, size_t from, size_t to, bool stopped);
 
 /*
  * pinned.c: sets tm->pinned where pages are pinned for long. Inside the stop, for all, and nothing of such an address

@@ -27,8 +27,7 @@ int spans_add(spans *s, taddr_t start, taddr_t end, uint64_t categories)
 	return VEC_PUSH(s, ((struct span){ start, end, categories }));
 }
 
-/* What tells pages apart here; HUGE and the like would only break spans. */
-static uint64_t kept(uint64_t categories)
+uint64_t page_kept(uint64_t categories)
 {
 	return categories & (PAGE_CAT_PRESENT | PAGE_CAT_SWAPPED | PAGE_CAT_FILE | PAGE_CAT_PFNZERO | PAGE_CAT_GUARD);
 }
@@ -54,7 +53,7 @@ static int found_again(void *arg, const struct page_range *r)
 	int err = patch_gap(l, r->start);
 
 	/* Pages of other mappings are found by other means. */
-	uint64_t categories = r->categories & PAGE_CAT_WPALLOWED ? kept(r->categories) : 0;
+	uint64_t categories = r->categories & PAGE_CAT_WPALLOWED ? page_kept(r->categories) : 0;
 
 	l->huge |= (r->categories & PAGE_CAT_HUGE) != 0;
 	for (; !err && l->at < r->end; l->at += MODEL_PAGE_SIZE)
@@ -109,7 +108,7 @@ static int found_first(void *arg, const struct page_range *r)
 
 	if ((r->categories & l->need) != l->need)
 		return 0;
-	return spans_add(&l->tm->seen, r->start, r->end, kept(r->categories));
+	return spans_add(&l->tm->seen, r->start, r->end, page_kept(r->categories));
 }
 
 int pages_set_ranges(struct track_mm *tm, const struct mm *mm)
@@ -144,116 +143,6 @@ int pages_look_everywhere(const struct tracker *t, struct track_mm *tm, bool pro
 			return err;
 	}
 	return 0;
-}
-
-static int order_hints(const void *a, const void *b)
-{
-	const struct track_hint *x = a, *y = b;
-
-	if (x->mm != y->mm)
-		return x->mm < y->mm ? -1 : 1;
-	return x->addr < y->addr ? -1 : x->addr > y->addr;
-}
-
-static int found_written(void *arg, const struct page_range *r)
-{
-	struct track_mm *tm = arg;
-	int err = 0;
-
-	for (taddr_t at = r->start; !err && at < r->end; at += MODEL_PAGE_SIZE)
-		err = VEC_PUSH(&tm->patches, ((struct patch){ at, kept(r->categories) }));
-	return err;
-}
-
-/* Pages close to each other are one look: a call costs more than some pages more. */
-enum { CLOSE_BYTES = 8 * MODEL_PAGE_SIZE };
-
-static int found_unprotected(void *arg, const struct page_range *r)
-{
-	spans *found = arg;
-	struct span *last = found->nr ? &found->v[found->nr - 1] : NULL;
-
-	if (last && r->start <= last->end + CLOSE_BYTES) {
-		last->end = r->end;
-		return 0;
-	}
-	return VEC_PUSH(found, ((struct span){ r->start, r->end, 0 }));
-}
-
-/*
- * To protect a place of a running target takes 16 us, for the processors have to be told, and a look at every page 20
- * ns for each: many places are one look at everything.
- */
-static bool look_at_places(const struct tracker *t, const spans *found, bool stopped)
-{
-	return stopped || found->nr <= t->nr_pages / 800 + 16;
-}
-
-static int take_written_of(struct tracker *t, struct track_mm *tm, bool stopped)
-{
-	int err = 0;
-
-	t->found.nr = 0;
-	for (size_t i = 0; !err && i < tm->ranges.nr; i++)
-		err = scan_written(tm->pagemap_fd, tm->ranges.v[i].start, tm->ranges.v[i].end, found_unprotected, &t->found);
-
-	const spans *places = look_at_places(t, &t->found, stopped) ? &t->found : &tm->ranges;
-	for (size_t i = 0; !err && i < places->nr; i++)
-		err = scan_take_written(tm->pagemap_fd, places->v[i].start, places->v[i].end, found_written, tm);
-	return err ? fail(err, "pid %d: find the pages that it has written", tm->pid) : 0;
-}
-
-/* Every fault has left a page that counts as written: a quick question for where they are, then a look there. */
-static int take_written(struct tracker *t, bool stopped)
-{
-	int err = 0;
-
-	for (size_t i = 0; !err && i < t->mms.nr; i++)
-		if (t->mms.v[i]->pid && t->mms.v[i]->uffd >= 0)
-			err = take_written_of(t, t->mms.v[i], stopped);
-	return err;
-}
-
-/* Following a hint takes microseconds, asking for all that was written 1 ms per GiB. */
-static size_t many_hints(const struct tracker *t)
-{
-	return 64 + t->nr_pages / 2048;
-}
-
-int pages_follow_hints(struct tracker *t, size_t from, bool stopped, size_t *ret_nr)
-{
-	struct track_hint *sorted = t->sorted;
-	const struct track_hint *hints;
-	size_t nr = cow_hints(t->cow, &hints);
-	int err = 0;
-
-	if (nr == SIZE_MAX)
-		return 1;
-	*ret_nr = nr;
-	if (nr <= from)
-		return 0;
-	if (nr > TRACK_NR_HINTS || nr - from > many_hints(t))
-		return take_written(t, stopped);
-	nr -= from;
-	memcpy(sorted, hints + from, nr * sizeof(*sorted));
-	for (size_t i = 0; i < nr; i++)
-		if (sorted[i].chunk)
-			sorted[i].addr &= ~(uint64_t)(CHUNK_BYTES - 1);
-	qsort(sorted, nr, sizeof(*sorted), order_hints);
-	for (size_t i = 0; i < nr && !err;) {
-		uint32_t mm = sorted[i].mm;
-		taddr_t start = sorted[i].addr, end = start;
-
-		for (; i < nr && sorted[i].mm == mm && sorted[i].addr <= end + CLOSE_BYTES; i++) {
-			taddr_t this_end = sorted[i].addr + (sorted[i].chunk ? CHUNK_BYTES : MODEL_PAGE_SIZE);
-
-			if (this_end > end)
-				end = this_end;
-		}
-		if (mm < t->mms.nr && t->mms.v[mm]->uffd >= 0)
-			err = pages_look_again(t->mms.v[mm], start, end);
-	}
-	return err;
 }
 
 struct numbered_patch {

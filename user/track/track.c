@@ -22,8 +22,6 @@ enum {
 	MAX_RING_BYTES = 256 << 20,
 	RESERVED_PATCHES = 16384,
 	GROWTH_BYTES = 64 << 20, /* of one mapping between the look before the stop and the stop; more: look everywhere */
-	MAX_ROUNDS = 4, /* of following hints before the stop */
-	FEW_HINTS = 16, /* no further round for so few */
 };
 
 const struct track_ops *track_ops_at(size_t i)
@@ -291,28 +289,6 @@ int tracker_open(const char *backend, const struct model *running, const struct 
 	return 0;
 }
 
-/* Hints are followed until hardly any come, so that little is left for the stop. */
-static int follow_before_stop(struct tracker *t)
-{
-	for (int round = 0; round < MAX_ROUNDS; round++) {
-		size_t begin = t->hints_taken, end = begin;
-		int err = pages_follow_hints(t, begin, false, &end);
-
-		if (err < 0)
-			return err;
-		if (err)
-			return 0; /* the stop will look everywhere */
-		/*
-		 * A hint comes when a fault begins, its effect a moment later: what the last round followed is followed
-		 * again inside the stop.
-		 */
-		if (end - begin <= FEW_HINTS || round == MAX_ROUNDS - 1)
-			return 0;
-		t->hints_taken = end;
-	}
-	return 0;
-}
-
 static int copy_ahead(struct tracker *t, struct track_mm *tm)
 {
 	VEC_FOREACH(s, &tm->seen) {
@@ -438,21 +414,21 @@ static int look_at_all_growth(struct tracker *t, const struct model *stopped, bo
 /* Pages of tracked mappings, as they are at the cut. */
 static int look_in_stop(struct tracker *t, const struct model *stopped, bool same)
 {
-	size_t nr = t->hints_taken;
+	size_t nr = t->cow ? cow_nr_hints(t->cow) : SIZE_MAX;
 	int err = 0;
 
-	t->pages_exact = !t->cow || t->look_everywhere;
+	t->pages_exact = nr == SIZE_MAX || t->look_everywhere;
 	VEC_FOREACH(tm, &t->mms)
 		t->pages_exact |= (*tm)->present && (*tm)->blind;
 	if (!t->pages_exact) {
-		err = pages_follow_hints(t, t->hints_taken, true, &nr);
+		err = hints_follow(t, t->hints_taken, nr, true);
 		if (!err)
 			err = look_at_all_growth(t, stopped, same);
 		t->pages_exact = err == 1;
 		if (err < 0)
 			return err;
 	}
-	t->stats.cut_hints = nr - t->hints_taken;
+	t->stats.cut_hints = t->pages_exact ? 0 : nr - t->hints_taken;
 	t->stats.cut_full = t->pages_exact;
 	if (!t->pages_exact)
 		return 0;
@@ -608,7 +584,7 @@ int tracker_ready(struct tracker *t, const struct model *look)
 		return err;
 	err = look_at_all_growth(t, look, false);
 	t->look_everywhere |= err == 1;
-	return err < 0 ? err : follow_before_stop(t);
+	return err < 0 ? err : 0;
 }
 
 static int cut(struct tracker *t, const struct model *stopped, bool same)

@@ -27,7 +27,10 @@ struct track_env {
 	 * has ended, or a reported negative errno. capture_userfaultfd() does it.
 	 */
 	int (*userfaultfd)(void *arg, pid_t pid, int *ret_fd);
-	/* Stops the whole tree, or lets it go on, during tracker_copy(). NULL: cannot. 0 or a reported negative errno. */
+	/*
+	 * Stops the whole tree, or lets it go on, in tracker_follow() and tracker_copy(). NULL: cannot. 0 or a reported
+	 * negative errno.
+	 */
 	int (*pause)(void *arg, bool stop);
 	/*
 	 * For tracker_cut(same): calls fn for each thread of the stopped tree; returns what fn returned first that
@@ -43,7 +46,7 @@ struct track_stats {
 	uint64_t pages_saved;   /* copied before the target wrote them */
 	uint64_t pages_torn;    /* written after the cut without having been saved */
 	uint64_t cuts, retaken; /* cuts made; of these, cuts that had to be made again */
-	uint64_t pauses, paused_us; /* the target was held for the ring to be emptied: this is freeze time */
+	uint64_t pauses, paused_us; /* the target was held, for hints to be followed or the ring to be emptied: this is freeze time */
 	uint64_t cut_us;        /* inside the stop */
 	uint64_t cut_pages_copied; /* inside the stop */
 	uint64_t cut_hints;     /* places that had to be looked at */
@@ -83,10 +86,17 @@ void tracker_limit(struct tracker *t, uint64_t max_stop_bytes);
 int tracker_precut(struct tracker *t, const struct model *running);
 
 /*
- * After that, as the last thing before the stop: `look` is an observation made since. What is left for the stop is
- * little then, the less the sooner it comes. May be left out. Returns as tracker_precut().
+ * After that: `look` is an observation made since, most likely what the stop will find. What depends on mappings is made
+ * ready by it. May be left out. Returns as tracker_precut().
  */
 int tracker_ready(struct tracker *t, const struct model *look);
+
+/*
+ * After that, as the last thing before the stop: pages written so far are protected again, in rounds while the target
+ * runs, or, when it writes faster than that goes, while it is held by env.pause for moments of half a millisecond. What is
+ * written after the last of them is left to the stop. Returns as tracker_precut().
+ */
+int tracker_follow(struct tracker *t);
 
 /*
  * Inside the stop. `stopped` is the observation of the stopped target; or, with `same`, what tracker_ready() was
