@@ -45,6 +45,8 @@ static void run(const char *backend)
 	}
 	if (!strcmp(backend, "wp-cow") && !tracker_stats(r.tracker)->pages_saved)
 		rig_fail("no page was saved before a write: nothing was tested");
+	if (!strcmp(backend, "wp-cow") && !tracker_stats(r.tracker)->holds)
+		rig_fail("the target was not held before a stop, although it writes faster than it can be followed");
 	rig_close(&r);
 	rig_end(&r);
 }

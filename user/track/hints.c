@@ -185,6 +185,7 @@ static int hold_and_follow(struct tracker *t)
 	err = follow_held(t);
 	int go_err = t->env.pause(t->env.arg, false);
 	t->stats.pauses++;
+	t->stats.holds++;
 	t->stats.paused_us += (ptrace_now_ns() - begin_ns) / 1000;
 	return err < 0 ? err : go_err ? go_err : err;
 }

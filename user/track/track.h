@@ -46,7 +46,8 @@ struct track_stats {
 	uint64_t pages_saved;   /* copied before the target wrote them */
 	uint64_t pages_torn;    /* written after the cut without having been saved */
 	uint64_t cuts, retaken; /* cuts made; of these, cuts that had to be made again */
-	uint64_t pauses, paused_us; /* the target was held, for hints to be followed or the ring to be emptied: this is freeze time */
+	uint64_t pauses, paused_us; /* the target was held while it was copied or followed: this is freeze time */
+	uint64_t holds;         /* of these, to follow what it had written before the stop */
 	uint64_t cut_us;        /* inside the stop */
 	uint64_t cut_pages_copied; /* inside the stop */
 	uint64_t cut_hints;     /* places that had to be looked at */
