@@ -1,0 +1,249 @@
+/* The steps that dumps have in common. */
+#include "flow/steps.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "capture/capture.h"
+#include "capture/userfaultfd.h"
+#include "flow/stages.h"
+#include "flow/worker.h"
+
+int step_images(struct flow *f)
+{
+	return image_set_create(f->req->images_dirfd, f->req->images_dir, f->req->prev_images_dir, &f->set);
+}
+
+void step_images_undo(struct flow *f)
+{
+	image_set_abort(f->set);
+	f->set = NULL;
+}
+
+int step_observer(struct flow *f)
+{
+	const struct dump_request *req = f->req;
+	struct observe_options opts = {
+		.backend = req->observe,
+		.shell_job = req->shell_job,
+		.file_locks = req->file_locks,
+		.tcp_established = req->tcp_established,
+		.ext_unix_sk = req->ext_unix_sk,
+		.ghost_limit_bytes = req->ghost_limit_bytes,
+	};
+
+	return observer_open(req->root, &opts, &f->observer);
+}
+
+void step_observer_undo(struct flow *f)
+{
+	observer_close(f->observer);
+	f->observer = NULL;
+}
+
+int step_refused(const struct flow *f, size_t nr)
+{
+	log_error("pid %d cannot be dumped: %zu reason%s above; it has not been changed", f->req->root, nr,
+		  nr == 1 ? "" : "s");
+	return -EOPNOTSUPP;
+}
+
+/* Observes, and reports all refusals as one list. */
+int step_look(struct flow *f, bool stopped)
+{
+	refusals_begin();
+	int err = observer_run(f->observer, stopped, &f->model);
+	size_t nr = refusals_end();
+
+	return err == -EOPNOTSUPP || (!err && nr) ? step_refused(f, nr) : err;
+}
+
+int step_observe_running(struct flow *f)
+{
+	int err = step_look(f, false);
+
+	model_destroy(f->running);
+	f->running = f->model;
+	f->model = NULL;
+	return err;
+}
+
+void step_observe_running_undo(struct flow *f)
+{
+	model_destroy(f->running);
+	f->running = NULL;
+}
+
+struct adder {
+	int (*add)(void *ctx, pid_t pid, pid_t tid);
+	void *ctx;
+};
+
+static int add_thread(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs)
+{
+	const struct adder *a = ctx;
+
+	(void)regs;
+	return a->add(a->ctx, pid, tid);
+}
+
+/* The freezer lists the tree by the observer's program. */
+static int list_threads(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+{
+	struct flow *f = arg;
+	struct adder a = { add, ctx };
+
+	return observer_list(f->observer, add_thread, &a);
+}
+
+int step_prepare_freeze(struct flow *f)
+{
+	int err = f->freeze ? 0 : freeze_create(f->req->freezer, f->req->root, f->req->timeout_s, &f->freeze);
+
+	if (err)
+		return err;
+	f->lister = (struct freeze_lister){ f, list_threads };
+	freeze_set_lister(f->freeze, &f->lister);
+	return 0;
+}
+
+int step_freeze(struct flow *f)
+{
+	int err = f->freeze ? 0 : step_prepare_freeze(f);
+
+	if (err)
+		return err;
+	log_hold(f->tracker); /* otherwise memory is copied inside the stop, which takes long */
+	err = freeze_stop(f->freeze);
+	f->standing = !err;
+	if (err)
+		log_hold(false);
+	return err;
+}
+
+int step_thaw(struct flow *f, enum thaw_mode mode)
+{
+	int err = freeze_thaw(f->freeze, mode, f->model);
+
+	if (f->standing) {
+		f->standing = false;
+		f->freezing_us = freeze_freezing_us(f->freeze);
+		f->frozen_us += freeze_frozen_us(f->freeze);
+	}
+	log_hold(false);
+	return err;
+}
+
+/* Lets the target go on; what its threads were doing when it was stopped is known to the model, if there is one. */
+void step_freeze_undo(struct flow *f)
+{
+	if (f->freeze)
+		step_thaw(f, THAW_RUN);
+	freeze_destroy(f->freeze);
+	f->freeze = NULL;
+}
+
+/* What was read of threads becomes what the image holds. */
+void step_finish_tasks(struct flow *f)
+{
+	VEC_FOREACH(t, &f->model->tasks) {
+		if (t->state != TASK_ZOMBIE)
+			t->state = freeze_was_stopped(f->freeze, t->pid) ? TASK_STOPPED : TASK_ALIVE;
+	}
+	capture_fix_syscalls(f->model);
+}
+
+int step_observe_stopped(struct flow *f)
+{
+	int err = step_look(f, true);
+
+	if (err)
+		return err;
+	f->model->uptime_us = clock_us();
+	if (!strcmp(observer_backend(f->observer), "proc")) {
+		err = freeze_read_cpu(f->freeze, f->model);
+		if (!err)
+			err = capture_thread_state(f->freeze, f->model);
+		if (err)
+			return err;
+	}
+	step_finish_tasks(f);
+	return 0;
+}
+
+void step_observe_stopped_undo(struct flow *f)
+{
+	/* While the model is still there: the next undo has to do without. */
+	step_thaw(f, THAW_RUN);
+	model_destroy(f->model);
+	f->model = NULL;
+}
+
+int step_files(struct flow *f)
+{
+	return capture_files(f->model);
+}
+
+int step_progress(uint64_t done_bytes, uint64_t all_bytes)
+{
+	progress_show(done_bytes, all_bytes);
+	return worker_should_stop() ? fail(-EINTR, "told to stop while copying memory") : 0;
+}
+
+int step_let_go(struct flow *f)
+{
+	const struct dump_request *req = f->req;
+
+	if (!req->leave_running && !req->leave_stopped)
+		return 0;
+	return step_thaw(f, req->leave_stopped ? THAW_STOP : THAW_RUN);
+}
+
+int step_userfaultfd(void *arg, pid_t pid, int *ret_fd)
+{
+	(void)arg;
+	return capture_userfaultfd(pid, ret_fd);
+}
+
+/* Holds the tree while the tracker catches up, or lets it go on. */
+int step_pause(void *arg, bool stop)
+{
+	struct flow *f = arg;
+
+	if (stop)
+		log_hold(true);
+	int err = stop ? freeze_stop(f->freeze) : freeze_thaw(f->freeze, THAW_RUN, NULL);
+	if (err || !stop)
+		log_hold(false);
+	return err;
+}
+
+int step_save(struct flow *f)
+{
+	uint64_t start = clock_us();
+	int err = image_set_save(f->set, f->model);
+
+	f->stats.memwrite_us = clock_us() - start;
+	return err;
+}
+
+/*
+ * Keeps the times of the stages of the stop, which begins with "freeze" and, for a target that goes on, ends with
+ * "thaw". "stop" stands for stages that have been told of themselves.
+ */
+void step_note_time(struct flow *f, const char *name, uint64_t us)
+{
+	struct dump_stats *s = &f->stats;
+
+	if (!strcmp(name, "freeze"))
+		s->nr_stages = 0;
+	else if (!strcmp(name, "stop") || !s->nr_stages || s->nr_stages == STATS_MAX_STAGES ||
+		 (f->req->leave_running && !strcmp(s->stages[s->nr_stages - 1].name, "thaw")))
+		return;
+	struct stage_time *stage = &s->stages[s->nr_stages++];
+
+	snprintf(stage->name, sizeof(stage->name), "%s", name);
+	stage->us = us;
+}
