@@ -232,6 +232,32 @@ static inline void make_sockets(struct model *m, struct file *ret[2])
 	ret[1] = un;
 }
 
+/* A pair of Unix sockets; bytes wait in one of them, and the third has lost its other end. */
+static inline void make_pair(struct model *m, struct file *ret[3])
+{
+	for (uint32_t i = 0; i < 3; i++) {
+		struct file *f = ret[i] = make_file(m, FILE_UNIX, NULL);
+
+		f->unix_sk.ino = 9010 + i;
+		f->unix_sk.type = SOCK_STREAM;
+		f->unix_sk.state = 1;
+		f->unix_sk.so_sndbuf = f->unix_sk.so_rcvbuf = 212992;
+		f->unix_sk.cred_pid = 1234;
+		f->unix_sk.cred_uid = 1000;
+		f->unix_sk.cred_gid = 1001;
+	}
+	ret[0]->unix_sk.peer_ino = 9011;
+	ret[0]->unix_sk.peer_id = ret[1]->id;
+	ret[1]->unix_sk.peer_ino = 9010;
+	ret[1]->unix_sk.peer_id = ret[0]->id;
+	ret[1]->unix_sk.shutdown = 2;
+	ret[2]->unix_sk.shutdown = 3;
+	ret[1]->unix_sk.len_bytes = 70000;
+	ret[1]->unix_sk.data = malloc(70000);
+	for (uint32_t i = 0; i < 70000; i++)
+		ret[1]->unix_sk.data[i] = i * 7;
+}
+
 static inline void add_fd(struct fdtable *t, int fd, const struct file *f, bool cloexec)
 {
 	struct fd d = { fd, f->id, cloexec };
@@ -243,7 +269,7 @@ static inline void add_fd(struct fdtable *t, int fd, const struct file *f, bool 
 static inline struct fdtable *make_files(struct model *m, struct tty *tty)
 {
 	struct fdtable *t = model_add_fdtable(m, 0);
-	struct file *f, *sk[2];
+	struct file *f, *sk[2], *pair[3];
 	struct pipe *p = make_pipe(m, 5000);
 	int fd = 0;
 
@@ -287,6 +313,9 @@ static inline struct fdtable *make_files(struct model *m, struct tty *tty)
 	make_sockets(m, sk);
 	add_fd(t, fd++, sk[0], false);
 	add_fd(t, 1000, sk[1], false);
+	make_pair(m, pair);
+	for (int i = 0; i < 3; i++)
+		add_fd(t, 1001 + i, pair[i], false);
 	return t;
 }
 

@@ -209,6 +209,14 @@ static void same_unix(const char *what, const struct file *x, const struct file 
 	SAME(unix_sk.so_rcvbuf);
 	SAME(unix_sk.passcred);
 	SAME(unix_sk.reuseaddr);
+	SAME(unix_sk.peer_ino);
+	SAME(unix_sk.peer_id);
+	SAME(unix_sk.shutdown);
+	SAME(unix_sk.cred_pid);
+	SAME(unix_sk.cred_uid);
+	SAME(unix_sk.cred_gid);
+	SAME(unix_sk.len_bytes);
+	CHECK(!x->unix_sk.len_bytes || !memcmp(x->unix_sk.data, y->unix_sk.data, x->unix_sk.len_bytes), "%s: data", what);
 }
 
 static void same_epoll(const char *what, const struct file *a, const struct file *b)

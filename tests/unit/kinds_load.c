@@ -321,8 +321,14 @@ static void unix_sockets(void)
 	DAMAGED(FILE_UNIX, w.usk.type = SOCK_RAW, "type 3 is damaged");
 	DAMAGED(FILE_UNIX, w.usk.type = SOCK_DGRAM, "it cannot have listened");
 	DAMAGED(FILE_UNIX, w.usk.name.len = 0, "it cannot have listened");
-	DAMAGED(FILE_UNIX, w.usk.state = STATE_ESTABLISHED, "it was connected");
-	DAMAGED(FILE_UNIX, w.usk.peer = 12345, "it was connected");
+	TAKEN(FILE_UNIX, (w.usk.state = STATE_ESTABLISHED, w.usk.peer = 12345, w.usk.name.len = 0));
+	TAKEN(FILE_UNIX, (w.usk.state = STATE_ESTABLISHED, w.usk.name.len = 0, w.usk.has_shutdown = true,
+			  w.usk.shutdown = SK_SHUTDOWN__BOTH));
+	DAMAGED(FILE_UNIX, (w.usk.state = STATE_ESTABLISHED, w.usk.name.len = 0, w.usk.has_shutdown = true,
+			    w.usk.shutdown = 4), "that are shut down are damaged");
+	DAMAGED(FILE_UNIX, w.usk.state = 2, "state 2 is not supported");
+	DAMAGED(FILE_UNIX, w.usk.state = STATE_ESTABLISHED, "it was connected by name");
+	DAMAGED(FILE_UNIX, w.usk.peer = 12345, "it was connected by name");
 	DAMAGED(FILE_UNIX, w.usk.uflags = 1, "external, deleted, relative or shut down");
 	DAMAGED(FILE_UNIX, w.usk.has_deleted = w.usk.deleted = true, "external, deleted, relative or shut down");
 	DAMAGED(FILE_UNIX, w.usk.name_dir = w.name, "external, deleted, relative or shut down");

@@ -1,6 +1,6 @@
 /*
  * Descriptors and open files, and what open files share ↔ fdinfo-N.img, files.img, pipes-data.img, fifo-data.img,
- * tty-info.img, bcr-objects.bcr. What is in a file_entry is the business of the kinds.
+ * tty-info.img, bcr-objects.bcr (sockets.c: what is in sockets). What is in a file_entry is the business of the kinds.
  *
  * A FIFO or terminal has its path in a second file_entry, of type REG, which it names (regf_id). Those entries are
  * made and taken apart here: they are not open files of their own.
@@ -264,6 +264,8 @@ int save_files(struct save *s)
 		err = save_pipes(s, false, MAGIC_PIPES_DATA, "pipes-data.img");
 	if (!err && has_fifos(s->m))
 		err = save_pipes(s, true, MAGIC_FIFO_DATA, "fifo-data.img");
+	if (!err)
+		err = save_queues(s);
 	return err ? err : save_ttys(s);
 }
 
@@ -280,6 +282,8 @@ static BcrFileEntry *save_file_extra(struct arena *a, const struct file *f)
 	if (f->type == FILE_EVENTFD) {
 		e->has_semaphore = true;
 		e->semaphore = f->eventfd.semaphore;
+	} else if (f->type == FILE_UNIX) {
+		save_socket_extra(f, e);
 	} else if (f->type == FILE_REG) {
 		e->has_rdev = f->reg.rdev != 0;
 		e->rdev = f->reg.rdev;
@@ -382,6 +386,8 @@ static int apply_objects(const struct image_reader *r, struct load *l)
 			f->reg.rdev = e->rdev;
 		else if (f->type == FILE_EPOLL)
 			err = apply_epoll(r, l, e, f);
+		else if (f->type == FILE_UNIX)
+			err = apply_socket_extra(r, e, f);
 		if (err)
 			return err;
 	}
@@ -864,6 +870,10 @@ int load_files(struct load *l)
 		err = load_pipes(l, MAGIC_FIFO_DATA, "fifo-data.img");
 	if (!err)
 		err = check_pipes(l);
+	if (!err)
+		err = load_pairs(l);
+	if (!err)
+		err = load_queues(l);
 	if (!err)
 		err = load_fdtables(l);
 	if (!err && l->objects)

@@ -33,8 +33,12 @@ int save_mm(struct save *s, const struct task *t);   /* mm-PID, pagemap-PID */
 int save_mm_pages(struct save *s, const struct mm *mm, pid_t pid); /* pagemap-PID */
 int save_fs(struct save *s, const struct task *t);
 int save_shmems(struct save *s);
-int save_files(struct save *s); /* files, fdinfo-N, pipes-data, fifo-data, tty-info */
+int save_files(struct save *s); /* files, fdinfo-N, pipes-data, fifo-data, sk-queues, tty-info */
 int save_objects(struct save *s);
+
+/* What is in pairs of Unix sockets: sk-queues. */
+int save_queues(struct save *s);
+void save_socket_extra(const struct file *f, BcrFileEntry *e);
 
 /* Guard regions of a task's address space, for bcr-threads-PID. Returns -ENOMEM or 0. */
 int save_guards(struct arena *a, const struct mm *mm, BcrTaskEntry *msg);
@@ -58,6 +62,10 @@ int load_pstree(struct load *l); /* tasks and threads, numbers only */
 int load_ids(struct load *l);
 int load_objects(struct load *l);
 int load_files(struct load *l);
+/* Once all open files are there: pairs of Unix sockets, what is in them, who made one. */
+int load_pairs(struct load *l);
+int load_queues(struct load *l);
+int apply_socket_extra(const struct image_reader *r, const BcrFileEntry *e, struct file *f);
 /* Everything of a task that is in core-N and bcr-threads-N; *ret_extra is owned by the caller, NULL when there is none. */
 int load_core(struct load *l, struct task *t, BcrTaskEntry **ret_extra);
 int load_mm(struct load *l, const struct task *t, const BcrTaskEntry *extra);

@@ -1,6 +1,6 @@
 /*
- * Unix sockets without a peer: listening ones, bound datagram sockets, new ones. Whatever is connected (a socketpair, an
- * accepted connection), or has connections or data waiting, is refused.
+ * Unix sockets: listening ones, bound datagram sockets, new ones, and pairs (socketpair(2), unix_pair.c). Connections by name,
+ * and sockets that have connections or messages waiting, are refused.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "kinds/common.h"
 #include "kinds/sockopt.h"
+#include "kinds/unix_pair.h"
 #include "observe/observe.h"
 #include "sys/proc.h"
 
@@ -52,6 +53,7 @@ static const struct sockopt_default defaults[] = {
 
 struct diag {
 	uint32_t state, peer, queued, backlog, file_ino, file_dev;
+	uint8_t shutdown; /* receiving 1, sending 2 */
 	bool has_file;
 };
 
@@ -72,6 +74,8 @@ static void read_attributes(const struct nlmsghdr *h, struct diag *ret)
 
 			ret->queued = q->udiag_rqueue;
 			ret->backlog = q->udiag_wqueue; /* of listening sockets */
+		} else if (a->rta_type == UNIX_DIAG_SHUTDOWN && RTA_PAYLOAD(a) >= sizeof(uint8_t)) {
+			memcpy(&ret->shutdown, data, sizeof(ret->shutdown));
 		} else if (a->rta_type == UNIX_DIAG_VFS && RTA_PAYLOAD(a) >= sizeof(struct unix_diag_vfs)) {
 			const struct unix_diag_vfs *v = data;
 
@@ -184,15 +188,37 @@ static int check_state(const struct observed_file *of, const struct diag *d, con
 	const struct file_record *rec = &of->rec;
 	struct name_text name = name_text(f);
 
-	if (d->state == STATE_ESTABLISHED || d->peer || (d->state != STATE_LISTEN && d->state != STATE_CLOSE))
-		return unsupported("pid %u fd %d: unix socket %s is connected (socketpair or connection), which is not supported",
-				   rec->tgid, rec->fd, name.text);
+	if (d->state != STATE_LISTEN && d->state != STATE_CLOSE && d->state != STATE_ESTABLISHED)
+		return unsupported("pid %u fd %d: unix socket %s is in state %u, which is not supported; try again", rec->tgid,
+				   rec->fd, name.text, d->state);
 	if (d->queued && d->state == STATE_LISTEN)
 		return unsupported("pid %u fd %d: unix socket %s: %u connections wait to be accepted, which is not supported; try again",
 				   rec->tgid, rec->fd, name.text, d->queued);
-	if (d->queued)
-		return unsupported("pid %u fd %d: unix socket %s: %u bytes wait to be read, which is not supported; try again",
+	if (d->queued && (d->state == STATE_CLOSE || rec->sock.type != SOCK_STREAM))
+		return unsupported("pid %u fd %d: unix socket %s: messages wait to be read, the first of %u bytes, which is not supported; try again",
 				   rec->tgid, rec->fd, name.text, d->queued);
+	return 0;
+}
+
+/* A pair has no names. One end keeps the name of the other when that is gone. */
+static int check_pair(const struct observed_file *of, const struct diag *d, int fd, const struct file *f)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	struct sockaddr_un a = {};
+	socklen_t len = sizeof(a);
+	bool named = !getpeername(fd, (struct sockaddr *)&a, &len) && len > offsetof(struct sockaddr_un, sun_path);
+
+	if (f->unix_sk.name_len || named)
+		return unsupported("pid %u fd %d: unix socket %s is connected by name, which is not supported; close it first",
+				   of->rec.tgid, of->rec.fd, name_text(f).text);
+	if (poll(&p, 1, 0) < 0)
+		return fail(-errno, "pid %u fd %d: look at the unix socket", of->rec.tgid, of->rec.fd);
+	if (p.revents & POLLERR)
+		return unsupported("pid %u fd %d: the unix socket has an error to report (its other end was closed with data unread), which is not supported",
+				   of->rec.tgid, of->rec.fd);
+	if (p.revents & POLLIN && of->rec.sock.type != SOCK_STREAM && !(d->shutdown & 1))
+		return unsupported("pid %u fd %d: an empty message waits in the unix socket, which is not supported; try again",
+				   of->rec.tgid, of->rec.fd);
 	return 0;
 }
 
@@ -247,7 +273,14 @@ static int unix_collect(const struct collect_ctx *ctx, const struct observed_fil
 		return fail(err, "pid %u fd %d: ask the kernel about the unix socket (sock_diag)", of->rec.tgid, of->rec.fd);
 	f->unix_sk.state = d.state;
 	f->unix_sk.backlog = d.state == STATE_LISTEN ? d.backlog : 0;
+	f->unix_sk.peer_ino = d.peer;
+	f->unix_sk.peer_id = 0;
+	f->unix_sk.shutdown = d.state == STATE_ESTABLISHED ? d.shutdown & 3 : 0;
 	err = check_state(of, &d, f);
+	if (!err && d.state == STATE_ESTABLISHED)
+		err = check_pair(of, &d, fd, f);
+	if (!err && d.state == STATE_ESTABLISHED)
+		err = unix_pair_collect(of, fd, f);
 	if (!err)
 		err = check_end(of, &d, fd);
 	if (!err && has_path(f))
@@ -291,6 +324,9 @@ static int unix_save(struct save_ctx *ctx, const struct file *f, FileEntry *msg)
 	e->state = f->unix_sk.state;
 	e->flags = f->flags;
 	e->backlog = f->unix_sk.backlog;
+	e->peer = f->unix_sk.peer_ino;
+	e->has_shutdown = f->unix_sk.shutdown != 0;
+	e->shutdown = (SkShutdown)f->unix_sk.shutdown;
 	e->name.data = (uint8_t *)f->unix_sk.name;
 	e->name.len = f->unix_sk.name_len;
 	if (has_path(f)) {
@@ -311,10 +347,14 @@ static int load_check(const struct file *f, const UnixSkEntry *e)
 		return fail(0, "unix socket %u: its name or backlog is damaged", f->id);
 	if (e->state == STATE_LISTEN && (e->type == SOCK_DGRAM || !e->name.len))
 		return fail(0, "unix socket %u: it cannot have listened", f->id);
-	if (e->peer || (e->state != STATE_CLOSE && e->state != STATE_LISTEN))
-		return unsupported("unix socket %u: it was connected, which is not supported", f->id);
+	if (e->state != STATE_CLOSE && e->state != STATE_LISTEN && e->state != STATE_ESTABLISHED)
+		return unsupported("unix socket %u: state %u is not supported", f->id, e->state);
+	if ((e->state == STATE_ESTABLISHED && e->name.len) || (e->state != STATE_ESTABLISHED && e->peer))
+		return unsupported("unix socket %u: it was connected by name, which is not supported", f->id);
+	if (e->has_shutdown && (e->shutdown < SK_SHUTDOWN__NONE || e->shutdown > SK_SHUTDOWN__BOTH))
+		return fail(0, "unix socket %u: the directions %d that are shut down are damaged", f->id, e->shutdown);
 	if (e->uflags || (e->has_deleted && e->deleted) || (e->name_dir && e->name_dir[0]) ||
-	    (e->has_shutdown && e->shutdown != SK_SHUTDOWN__NONE))
+	    (e->state != STATE_ESTABLISHED && e->has_shutdown && e->shutdown != SK_SHUTDOWN__NONE))
 		return unsupported("unix socket %u: external, deleted, relative or shut down ones are not supported", f->id);
 	if (e->name.len && e->name.data[0] && e->name.data[0] != '/')
 		return unsupported("unix socket %u: its path is relative, which is not supported", f->id);
@@ -336,6 +376,8 @@ static int unix_load(struct model *m, const FileEntry *msg, struct file *f)
 	f->unix_sk.type = e->type;
 	f->unix_sk.state = e->state;
 	f->unix_sk.backlog = e->backlog;
+	f->unix_sk.peer_ino = e->peer;
+	f->unix_sk.shutdown = e->has_shutdown ? e->shutdown : 0;
 	f->unix_sk.name_len = e->name.len;
 	if (e->name.len && e->name.data[0]) /* CRIU counts the NUL behind a path */
 		f->unix_sk.name_len = strnlen((const char *)e->name.data, e->name.len);
@@ -442,15 +484,58 @@ static int set_up(const struct file *f, int fd)
 	return 0;
 }
 
+/* Options and flags of an end, whose queue has been filled. */
+static int finish_end(const struct file *f, int fd)
+{
+	int err = set_up(f, fd);
+
+	return err ? err : common_set_flags("unix socket", f, fd);
+}
+
+static int shut_down(const struct file *f, int fd)
+{
+	/* shutdown(2) counts from 0, the kernel's bits from 1. Closing the other end has done it already. */
+	if (f->unix_sk.shutdown && shutdown(fd, f->unix_sk.shutdown - 1))
+		return fail(-errno, "unix socket %u: shut it down", f->id);
+	return 0;
+}
+
+static int restore_pair(const struct restore_ctx *ctx, const struct file *f, int *ret)
+{
+	const struct file *other = f->unix_sk.peer_id ? model_find_file(ctx->m, f->unix_sk.peer_id) : NULL;
+	int ends[2];
+	int err = unix_pair_make(f, other, ends);
+
+	if (err)
+		return err;
+	_cleanup_close_ int fd = ends[0];
+	_cleanup_close_ int others = ends[1];
+	err = finish_end(f, fd);
+	if (!err && other)
+		err = finish_end(other, others);
+	if (!err && other)
+		err = shut_down(f, fd);
+	if (!err && other)
+		err = shut_down(other, others);
+	if (!err && other) {
+		err = ctx->hold(ctx, other->id, others);
+		if (err)
+			return fail(err, "unix socket %u: keep its other end", f->id);
+	}
+	if (!err)
+		*ret = take_fd(&fd);
+	return err;
+}
+
 static int unix_restore(const struct restore_ctx *ctx, const struct file *f, int *ret)
 {
+	if (f->unix_sk.state == STATE_ESTABLISHED)
+		return restore_pair(ctx, f, ret);
 	_cleanup_close_ int fd = socket(AF_UNIX, f->unix_sk.type | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		return fail(-errno, "unix socket %s: make it", name_text(f).text);
-	int err = set_up(f, fd);
-	if (!err)
-		err = common_set_flags("unix socket", f, fd);
+	int err = finish_end(f, fd);
 	if (!err)
 		*ret = take_fd(&fd);
 	return err;
@@ -495,6 +580,15 @@ static void unix_show(const struct model *m, const struct file *f, FILE *out)
 	fprintf(out, "unix %s socket %s", word ? word : "?", name_text(f).text);
 	if (f->unix_sk.state == STATE_LISTEN)
 		fprintf(out, ", listens, backlog %u", f->unix_sk.backlog);
+	if (f->unix_sk.state == STATE_ESTABLISHED && f->unix_sk.peer_id)
+		fprintf(out, ", connected to socket %u, %u bytes in it", f->unix_sk.peer_id, f->unix_sk.len_bytes);
+	if (f->unix_sk.state == STATE_ESTABLISHED && !f->unix_sk.peer_id)
+		fprintf(out, ", its other end is closed, %u bytes in it", f->unix_sk.len_bytes);
+}
+
+static int unix_dump(struct model *m, struct file *f, pid_t pid, int fd)
+{
+	return unix_pair_dump(f, pid, fd);
 }
 
 const struct kind unix_kind = {
@@ -503,6 +597,8 @@ const struct kind unix_kind = {
 	.match = unix_match,
 	.collect = unix_collect,
 	.asks = true,
+	.finish = unix_pair_finish,
+	.dump = unix_dump,
 	.save = unix_save,
 	.load = unix_load,
 	.restore = unix_restore,

@@ -295,6 +295,11 @@ static void cmp_unix(struct compare *c, const struct file *a, const struct file 
 	DEC(unix_sk.so_rcvbuf);
 	DEC(unix_sk.passcred);
 	DEC(unix_sk.reuseaddr);
+	DEC(unix_sk.peer_ino);
+	DEC(unix_sk.shutdown);
+	DEC(unix_sk.cred_pid);
+	DEC(unix_sk.cred_uid);
+	DEC(unix_sk.cred_gid);
 }
 
 static void cmp_file(struct compare *c, const struct file *a, const struct file *b)

@@ -117,6 +117,8 @@ static void file_destroy(struct file *f)
 {
 	if (f->type == FILE_EPOLL)
 		VEC_FREE(&f->epoll.items);
+	if (f->type == FILE_UNIX)
+		free(f->unix_sk.data);
 	free(f->path);
 	free(f);
 }

@@ -322,6 +322,13 @@ struct file {
 			uint32_t mode, uid, gid; /* of the socket file */
 			uint32_t so_sndbuf, so_rcvbuf, so_buf_lock;
 			bool passcred, reuseaddr;
+			/* Of a pair: */
+			uint32_t peer_ino; /* of the other end; 0: it is closed */
+			uint32_t peer_id;  /* struct file of the other end; 0: closed */
+			uint32_t shutdown; /* directions: receiving 1, sending 2 */
+			uint32_t cred_pid, cred_uid, cred_gid; /* SO_PEERCRED */
+			uint8_t *data;     /* waits to be read; owned */
+			uint32_t len_bytes;
 		} unix_sk;
 	};
 };
