@@ -69,7 +69,8 @@ struct restorer_control {
 /* Phases of the control block: a task waits until the phase is the one after its barrier. */
 enum restorer_phase {
 	PHASE_FORK,   /* making the tree */
-	PHASE_TASKS,  /* all tasks exist and are traced: descriptors, memory, ops */
+	PHASE_TASKS,  /* all tasks exist and are traced: process groups */
+	PHASE_GROUPS, /* all are in their groups, helpers end (where there is anything to wait for): descriptors, ops */
 	PHASE_RESUME, /* all threads are ready: rt_sigreturn */
 };
 

@@ -72,8 +72,8 @@ for mode in memfd memfd-private sysv sealed droppable uffd-missing uffd-wp huget
 	try $mode "$lib/refused_memory" $mode
 done
 for mode in seccomp-strict seccomp-filter seccomp-filter-thread thread-files thread-fs thread-uts dead-leader traced share-vm \
-	share-files share-fs share-sighand vfork zombie ns-uts ns-mnt ns-net ns-ipc ns-user ns-cgroup ns-pid ns-time \
-	children-pid children-time session-gone group-gone not-below; do
+	share-sighand vfork zombie ns-uts ns-mnt ns-net ns-ipc ns-user ns-cgroup ns-pid ns-time \
+	children-pid children-time; do
 	try $mode "$lib/refused_tasks" $mode
 done
 for mode in cwd root exe flock posix ofd lease; do
@@ -126,6 +126,6 @@ else
 fi
 
 try several-mappings "$lib/refused_memory" memfd sysv deleted-shared deleted-private aio
-try several-states "$lib/refused_tasks" seccomp-filter ns-uts ns-ipc session-gone
+try several-states "$lib/refused_tasks" seccomp-filter ns-uts ns-ipc share-vm
 say "$tried states refused"
 [ $tried -ge 40 ] || fail "only $tried states could be tried on this machine"

@@ -479,7 +479,7 @@ static int show_json(const struct model *m, const struct dump_stats *stats, FILE
 static int show_plan(const struct model *m, FILE *out)
 {
 	struct restore_plan *plan;
-	int err = restore_plan_create(m, &plan);
+	int err = restore_plan_create(m, false, &plan);
 
 	if (err)
 		return err;

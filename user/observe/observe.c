@@ -89,7 +89,7 @@ static int run_tree(struct run *r)
 
 	if (r->o->opts.any_tree)
 		return 0;
-	int err = refuse_tree(&r->obs, &flaw);
+	int err = refuse_tree(&r->obs, r->o->opts.shell_job, &flaw);
 	return err == -EUCLEAN ? run_changed(r, flaw.pid, flaw.text) : run_note(r, err);
 }
 

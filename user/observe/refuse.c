@@ -1,12 +1,14 @@
 /* What bcr does not do, found in an observation. */
 #include "observe/refuse.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -119,16 +121,51 @@ static bool has_group(const struct model *m, pid_t pgid)
 	return false;
 }
 
-int refuse_sessions(const struct model *m, bool shell_job)
+/* Somebody outside the tree who is in this session; 0: nobody. What ends meanwhile is not in it any more. */
+static pid_t find_outsider(const struct model *m, pid_t sid)
+{
+	_cleanup_closedir_ DIR *dir = opendir("/proc");
+	struct dirent *de;
+
+	while (dir && (de = readdir(dir))) {
+		pid_t pid = atoi(de->d_name);
+
+		if (pid > 0 && getsid(pid) == sid && !model_find_task(m, pid))
+			return pid;
+	}
+	return 0;
+}
+
+/*
+ * The session of a root that does not lead it: with a leader outside the tree it is that of a shell. Without one, as
+ * daemons have it, it is made again; but only where nobody else holds on to it.
+ */
+static int refuse_roots_session(const struct model *m)
 {
 	const struct task *root = model_root(m);
+
+	if (root->sid == root->pid)
+		return 0;
+	pid_t other = root->sid > 0 ? find_outsider(m, root->sid) : 0;
+	if (root->sid <= 0 || other == root->sid)
+		return unsupported("pid %d: its session leader (pid %d) is outside the tree; use --shell-job", root->pid,
+				   root->sid);
+	if (other)
+		return unsupported("pid %d: its session %d, whose leader has exited, is also that of pid %d, which is outside the "
+				   "tree; end that one first, or use --shell-job",
+				   root->pid, root->sid, other);
+	return 0;
+}
+
+int refuse_sessions(const struct model *m, bool shell_job)
+{
 	int err = 0;
 
 	if (shell_job)
 		return 0;
-	if (root->sid != root->pid)
-		return unsupported("pid %d: its session leader (pid %d) is outside the tree; use --shell-job", root->pid,
-				   root->sid);
+	err = refuse_roots_session(m);
+	if (err)
+		return err;
 	VEC_FOREACH(p, &m->ttys) {
 		const struct tty *tty = *p;
 
@@ -154,24 +191,19 @@ static int find_waiting(const struct observation *obs, uint8_t **ret)
 	return 0;
 }
 
-int refuse_tree(const struct observation *obs, struct tree_flaw *flaw)
+int refuse_tree(const struct observation *obs, bool shell_job, struct tree_flaw *flaw)
 {
 	const struct model *m = obs->m;
-	_cleanup_free_ struct tree_birth *births = calloc(m->tasks.nr, sizeof(*births));
 	_cleanup_free_ uint8_t *waiting = NULL;
+	struct tree_births births = {};
 	int refused = 0;
 
-	if (!births)
-		return -ENOMEM;
 	if (model_root(m)->state == TASK_ZOMBIE && model_root(m)->threads.nr <= 1)
 		refused = unsupported("pid %d: has ended already; only its parent has not taken notice", model_root(m)->pid);
-	int err = tree_check(m, births, flaw);
-	if (err && err != -EOPNOTSUPP)
-		return err;
-	refused = err ? err : refused;
-	err = find_waiting(obs, &waiting);
+	int err = find_waiting(obs, &waiting);
 	if (!err)
-		err = tree_check_sharing(m, waiting);
+		err = tree_check(m, shell_job, waiting, &births, flaw);
+	tree_births_deinit(&births);
 	return err ? err : refused;
 }
 

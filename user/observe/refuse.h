@@ -19,14 +19,14 @@ int refuse_children_namespaces(const struct task *t);
 /* 32-bit programs. */
 int refuse_programs(const struct model *m);
 
-/* Session leader or foreground group outside the tree, without --shell-job. Terminals have been collected. */
+/* A session of the root that others are in, or a foreground group outside the tree, without --shell-job. Terminals have been collected. */
 int refuse_sessions(const struct model *m, bool shell_job);
 
 /*
- * A tree that restore could not build: sessions and groups without their leaders, processes that share what is one
+ * A tree that restore could not build: sessions that cannot be made again, processes that share what is one
  * process's own. -EUCLEAN: the tree contradicts itself, with *flaw set and nothing reported about it.
  */
-int refuse_tree(const struct observation *obs, struct tree_flaw *flaw);
+int refuse_tree(const struct observation *obs, bool shell_job, struct tree_flaw *flaw);
 
 /* A descriptor that no kind knows. */
 int refuse_descriptor(const struct observed_file *of);

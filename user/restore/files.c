@@ -214,26 +214,31 @@ static int enter_dirs(struct restore *r, const struct task *t)
 	return 0;
 }
 
+int task_open_exe(struct restore *r, const struct task_plan *tp)
+{
+	const struct file *exe = model_find_file(r->m, tp->mm->exe_file_id);
+	_cleanup_close_ int fd = -1;
+
+	if (!exe)
+		return fail(0, "pid %d: its executable is not in the images", tp->task->pid);
+	int err = reg_open(exe, O_RDONLY, &fd);
+	if (err)
+		return err;
+	err = move_fd(&fd, tp->fd_exe);
+	return err ? fail(err, "pid %d: keep its executable as descriptor %d", tp->task->pid, tp->fd_exe) : 0;
+}
+
 int task_install_files(struct restore *r, const struct task_plan *tp)
 {
 	const struct task *t = tp->task;
 	const struct restore_plan *p = r->plan;
 	const struct fdtable none = { 0 };
 	const struct fdtable *table = model_find_fdtable(r->m, t->files_id);
-	const struct file *exe = model_find_file(r->m, tp->mm->exe_file_id);
-	_cleanup_close_ int exe_fd = -1;
 
 	if (!table)
 		table = &none;
-	if (!exe)
-		return fail(0, "pid %d: its executable is not in the images", t->pid);
-	int err = reg_open(exe, O_RDONLY, &exe_fd);
-	if (!err)
-		err = move_fd(&exe_fd, p->fd_exe);
-	if (err)
-		return err;
-	err = enter_dirs(r, t);
-	if (err)
+	int err = tp->birth.with_fs ? 0 : enter_dirs(r, t);
+	if (err || tp->birth.with_files)
 		return err;
 	/* From here on 0 to 2 may be the program's. */
 	err = place_fds(r, t, table);

@@ -298,7 +298,7 @@ int plan_addresses(struct restore_plan *p)
 	if (err)
 		return err;
 	p->control_bytes = page_up(sizeof(struct restorer_control) +
-				   (p->nr_slots + p->m->tasks.nr) * sizeof(struct restorer_slot));
+				   (p->nr_slots + p->tasks.nr) * sizeof(struct restorer_slot));
 	VEC_FOREACH(s, &p->staged) {
 		s->at = staging + GAP_BYTES;
 		staging = s->at + (s->range.end - s->range.start) + GAP_BYTES;

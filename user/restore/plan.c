@@ -23,7 +23,13 @@ static void plan_fds(struct restore_plan *p)
 	p->fd_log = max + FD_SLACK;
 	p->fd_err = p->fd_log + 1;
 	p->fd_exe = p->fd_log + 2;
-	p->fd_files = p->fd_log + 3;
+	p->fd_files = p->fd_exe + 1;
+	/* Whoever shares a table of descriptors has its executable there at the same time as the others. */
+	VEC_FOREACH(tp, &p->tasks) {
+		tp->fd_exe = p->fd_exe;
+		if (tp->birth.with_files)
+			tp->fd_exe = p->fd_files++;
+	}
 }
 
 static int plan_threads(struct restore_plan *p, struct task_plan *tp)
@@ -54,7 +60,7 @@ static int plan_task(struct restore_plan *p, const struct task *t)
 	return plan_threads(p, tp);
 }
 
-static int plan_all(struct restore_plan *p)
+static int plan_all(struct restore_plan *p, bool shell_job)
 {
 	int err = own_layout_read(&p->own);
 
@@ -69,10 +75,11 @@ static int plan_all(struct restore_plan *p)
 	}
 	if (!p->tasks.v[0].mm)
 		return unsupported("pid %d: the root of the tree has ended already", p->tasks.v[0].task->pid);
+	err = plan_tree(p, shell_job);
+	if (err)
+		return err;
 	plan_fds(p);
-	err = plan_tree(p);
-	if (!err)
-		err = plan_addresses(p);
+	err = plan_addresses(p);
 	VEC_FOREACH(tp, &p->tasks) {
 		if (!err && tp->mm)
 			err = plan_task_ops(p, tp);
@@ -80,14 +87,14 @@ static int plan_all(struct restore_plan *p)
 	return err;
 }
 
-int restore_plan_create(const struct model *m, struct restore_plan **ret)
+int restore_plan_create(const struct model *m, bool shell_job, struct restore_plan **ret)
 {
 	struct restore_plan *p = calloc(1, sizeof(*p));
 
 	if (!p)
 		return fail(-ENOMEM, "restore plan");
 	p->m = m;
-	int err = plan_all(p);
+	int err = plan_all(p, shell_job);
 	if (err) {
 		restore_plan_destroy(p);
 		return err;
@@ -107,6 +114,7 @@ void restore_plan_destroy(struct restore_plan *p)
 		VEC_FREE(&tp->area);
 	}
 	VEC_FREE(&p->tasks);
+	free(p->helpers);
 	VEC_FREE(&p->staged);
 	VEC_FREE(&p->shmem_at);
 	own_layout_deinit(&p->own);

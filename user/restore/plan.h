@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include "model/tree_check.h"
 #include "pie/restorer.h"
 #include "restore/restore.h"
 
@@ -49,11 +50,11 @@ struct thread_plan {
 };
 
 struct task_plan {
-	const struct task *task;
-	const struct mm *mm;     /* NULL for a zombie */
-	size_t parent;           /* index in plan.tasks; itself for the root */
-	pid_t birth_sid;         /* session it must be forked in; 0: any */
-	bool early;              /* forked before its parent becomes a session leader */
+	const struct task *task; /* of the model; of plan.helpers for a helper */
+	const struct mm *mm;     /* NULL for a zombie and for a helper */
+	struct tree_birth birth; /* as there, but `parent` of the root is TREE_OUTSIDE; indices are those of plan.tasks */
+	bool is_helper;
+	int fd_exe;              /* number for its executable; differs among tasks that share a table of descriptors */
 	VEC(struct thread_plan) threads; /* the leader first */
 	VEC(uint8_t) area;       /* contents of the restorer area, from plan.area on */
 	uint64_t area_bytes;     /* with the stacks behind the contents */
@@ -73,7 +74,11 @@ struct restore_plan {
 	uint64_t control_bytes;
 	VEC(struct staged_range) staged; /* ascending */
 	VEC(taddr_t) shmem_at;           /* parallel to m->shmems */
-	VEC(struct task_plan) tasks;     /* parallel to m->tasks */
+	VEC(struct task_plan) tasks;     /* parallel to m->tasks, then the helpers */
+	struct task *helpers;            /* number, session, group and exit signal of each (model/tree_check.h) */
+	size_t nr_helpers;
+	bool waits_for_all;              /* no task goes on to its descriptors and directories before all are in their groups */
+	pid_t max_id;                    /* the largest number of a process or thread */
 	uint32_t nr_slots;
 	/* Descriptor numbers above all that tasks use. */
 	int fd_log, fd_err, fd_exe, fd_files; /* fd_files + i: m->files.v[i] */
@@ -82,8 +87,8 @@ struct restore_plan {
 /* Where a mapping lies until the restorer moves it: its own address, or a staged one. */
 taddr_t plan_vma_at(const struct restore_plan *p, const struct vma *vma);
 
-/* Sessions and groups: fills parent, birth_sid and early. Refuses what cannot be built. */
-int plan_tree(struct restore_plan *p);
+/* How everybody is made: fills `birth` of each task, and adds the helpers. Refuses what cannot be built. */
+int plan_tree(struct restore_plan *p, bool shell_job);
 
 /* Addresses: the hole and everything in it. */
 int plan_addresses(struct restore_plan *p);
@@ -117,6 +122,7 @@ struct restore {
 	bool traced;                      /* the leader of every live task is seized */
 	bool released;                    /* the tree runs on its own */
 	bool made_subreaper;
+	bool shares_table;                /* in a task: its descriptors are also those of another, who puts them in place */
 	uint8_t *stops;                   /* per task: a SIGSTOP came while it was traced */
 	struct rlimit nofile;             /* bcr's own limit, as it was */
 };
@@ -138,14 +144,20 @@ int shmem_map_all(struct restore *r);
 /* Maps and fills the memory of a task. `parent` is the mm this process inherited, or NULL. Failure has been reported. */
 int task_map_memory(struct restore *r, const struct task_plan *tp, const struct mm *parent);
 
-/* Puts descriptors, working directory, root and umask in place. */
+/* Opens the executable. The last descriptor that a task needs for itself. */
+int task_open_exe(struct restore *r, const struct task_plan *tp);
+
+/* Puts descriptors, working directory, root and umask in place; of those that are shared, only the first task does. */
 int task_install_files(struct restore *r, const struct task_plan *tp);
 
 /* The process of a task; never returns. */
 void task_main(struct restore *r, size_t index, const struct mm *inherited) __attribute__((noreturn));
 
-/* Forks the task as a child of the caller. Returns its pid or a reported negative errno. */
+/* Makes the task, whose maker the caller is. Returns its pid or a reported negative errno. */
 pid_t task_fork(struct restore *r, size_t index, const struct mm *inherited);
+
+/* Waits for the end of the helpers that are children of the task. */
+int task_reap_helpers(struct restore *r, size_t parent);
 
 /* Counts an arrival at the current barrier. */
 void control_arrive(struct restorer_control *c);

@@ -238,12 +238,12 @@ static void plan_mm_layout(struct builder *b)
 		.env_end = mm->env_end,
 		.auxv = (__u64 *)(uintptr_t)put(b, mm->auxv.v, mm->auxv.nr * sizeof(uint64_t), 8),
 		.auxv_size = mm->auxv.nr * sizeof(uint64_t),
-		.exe_fd = b->p->fd_exe,
+		.exe_fd = b->tp->fd_exe,
 	};
 
 	CALL(b, "layout of the address space", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, put(b, &map, sizeof(map), 8),
 	     sizeof(map));
-	CALL(b, "close the executable", SYS_close, b->p->fd_exe);
+	CALL(b, "close the executable", SYS_close, b->tp->fd_exe);
 	if (mm->thp_disabled)
 		CALL(b, "no huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1);
 }

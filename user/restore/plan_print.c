@@ -41,11 +41,19 @@ static void print_op(const struct plan_op *op, size_t i, FILE *out)
 
 static void print_task(const struct restore_plan *p, const struct task_plan *tp, FILE *out)
 {
+	const struct tree_birth *birth = &tp->birth;
 	const struct task *t = tp->task;
 	const char *comm = t->threads.nr ? t->threads.v[0].comm : "";
 
-	fprintf(out, "pid %d (%.*s): child of %d, group %d, session %d%s\n", t->pid, MODEL_COMM_LEN, comm, t->ppid, t->pgid,
-		t->sid, tp->early ? ", made before its parent leaves that session" : "");
+	if (tp->is_helper) {
+		fprintf(out, "pid %d: lends its number to a %s whose leader has exited, and ends\n", t->pid,
+			t->pid == t->sid ? "session" : "process group");
+		return;
+	}
+	fprintf(out, "pid %d (%.*s): child of %d, group %d, session %d", t->pid, MODEL_COMM_LEN, comm, t->ppid, t->pgid, t->sid);
+	if (birth->maker != birth->parent && birth->maker != TREE_OUTSIDE)
+		fprintf(out, ", made by %d", p->tasks.v[birth->maker].task->pid);
+	fputs(birth->early ? ", made before its maker leaves that session\n" : "\n", out);
 	if (!tp->mm) {
 		fprintf(out, "  ends again at once, wait status %#x\n", t->exit_code);
 		return;
@@ -66,7 +74,7 @@ static void print_task(const struct restore_plan *p, const struct task_plan *tp,
 
 void restore_plan_print(const struct restore_plan *p, FILE *out)
 {
-	fprintf(out, "%zu processes, %u threads; bcr works between %" PRIx64 " and %" PRIx64 "\n", p->tasks.nr, p->nr_slots,
+	fprintf(out, "%zu processes, %u threads; bcr works between %" PRIx64 " and %" PRIx64 "\n", p->m->tasks.nr, p->nr_slots,
 		p->hole.start, p->hole.end);
 	VEC_FOREACH(tp, &p->tasks)
 		print_task(p, tp, out);

@@ -64,7 +64,7 @@ static int plan_and_reserve(struct restore *r)
 	for (int i = 0; i < MAX_PLANS && err == -EEXIST; i++) {
 		restore_plan_destroy(r->plan);
 		r->plan = NULL;
-		err = restore_plan_create(r->m, &r->plan);
+		err = restore_plan_create(r->m, r->opts.shell_job, &r->plan);
 		if (!err)
 			err = plan_reserve(r->plan);
 	}
@@ -100,7 +100,7 @@ int restore_create(const struct model *m, const struct restore_options *opts, st
 		err = plan_and_reserve(r);
 	if (!err)
 		err = map_control(r);
-	if (!err && !(r->stops = calloc(m->tasks.nr, 1)))
+	if (!err && !(r->stops = calloc(r->plan->tasks.nr, 1)))
 		err = fail(-ENOMEM, "restore");
 	if (err) {
 		restore_destroy(r);
@@ -181,11 +181,11 @@ static int check_pid_free(pid_t pid)
 
 static int check_pids(const struct restore *r)
 {
-	VEC_FOREACH(t, &r->m->tasks) {
-		int err = check_pid_free(t->pid);
+	VEC_FOREACH(tp, &r->plan->tasks) {
+		int err = check_pid_free(tp->task->pid);
 
-		VEC_FOREACH(th, &t->threads) {
-			if (!err && th->tid != t->pid)
+		VEC_FOREACH(th, &tp->task->threads) {
+			if (!err && th->tid != tp->task->pid)
 				err = check_pid_free(th->tid);
 		}
 		if (err)
@@ -231,11 +231,18 @@ static int check_session(const struct restore *r)
 {
 	const struct task *root = model_root(r->m);
 
-	if (r->opts.shell_job || (model_find_task(r->m, root->sid) && model_find_task(r->m, root->pgid)))
+	if (r->opts.shell_job || root->sid == root->pid)
 		return 0;
-	return fail(0, "pid %d: it belongs to session %d and process group %d of somebody outside the tree; use --shell-job "
-		       "to put it into those of bcr",
-		    root->pid, root->sid, root->pgid);
+	/* Leaders that have exited are made up for, but who still lives, or cannot even be seen, is somebody else's. */
+	if (root->sid <= 0 || root->pgid <= 0 || !kill(root->sid, 0) || errno == EPERM)
+		return fail(0, "pid %d: it belongs to session %d and process group %d of somebody outside the tree; use --shell-job "
+			       "to put it into those of bcr",
+			    root->pid, root->sid, root->pgid);
+	if (r->opts.sibling)
+		return fail(0, "pid %d: the leader of its session %d has exited, and such a tree cannot be restored with "
+			       "--restore-sibling",
+			    root->pid, root->sid);
+	return 0;
 }
 
 static int check_limits(const struct restore *r)
@@ -291,10 +298,10 @@ static int check_vdsos(const struct restore *r)
 
 int restore_check(struct restore *r)
 {
-	int err = check_pids(r);
+	int err = check_session(r);
 
 	if (!err)
-		err = check_session(r);
+		err = check_pids(r);
 	if (!err)
 		err = check_limits(r);
 	if (!err)
@@ -347,19 +354,31 @@ int restore_fork(struct restore *r)
 	/* Tasks start with everything blocked and keep it so until the end; bcr itself stays interruptible. */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &saved);
-	pid_t pid = task_fork(r, 0, NULL);
+	/* The root, or the helper that makes it. */
+	size_t first = r->plan->tasks.v[0].birth.maker;
+	pid_t pid = task_fork(r, first == TREE_OUTSIDE ? 0 : first, NULL);
 	sigprocmask(SIG_SETMASK, &saved, NULL);
 	if (pid < 0)
 		return pid;
-	r->root_pid = pid;
+	r->root_pid = r->plan->tasks.v[0].task->pid;
 	err = control_wait_arrivals(r, r->plan->tasks.nr);
 	return err ? err : trace_tasks(r);
 }
 
 int restore_tasks(struct restore *r)
 {
+	int err = 0;
+
 	control_set_phase(r->control, PHASE_TASKS);
-	int err = control_wait_arrivals(r, r->plan->nr_slots);
+	if (r->plan->waits_for_all) {
+		err = control_wait_arrivals(r, r->m->tasks.nr);
+		if (!err)
+			control_set_phase(r->control, PHASE_GROUPS);
+		if (!err)
+			err = task_reap_helpers(r, TREE_OUTSIDE);
+	}
+	if (!err)
+		err = control_wait_arrivals(r, r->plan->nr_slots);
 	/* Every task has its own by now. */
 	if (!err)
 		files_release(r);

@@ -25,8 +25,8 @@ struct restore_options {
 
 struct restore_plan;
 
-/* Makes the plan. Failure has been reported. */
-int restore_plan_create(const struct model *m, struct restore_plan **ret);
+/* Makes the plan; with `shell_job` the root is put into the session and group of bcr. Failure has been reported. */
+int restore_plan_create(const struct model *m, bool shell_job, struct restore_plan **ret);
 void restore_plan_destroy(struct restore_plan *p);
 void restore_plan_print(const struct restore_plan *p, FILE *out);
 

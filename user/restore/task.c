@@ -57,20 +57,31 @@ static pid_t clone_with_pid(struct clone_args *ca)
 	}
 }
 
-pid_t task_fork(struct restore *r, size_t index, const struct mm *inherited)
+/* Flags and exit signal of the birth of a task. */
+static struct clone_args birth_args(const struct restore *r, size_t index)
 {
-	const struct task *t = r->plan->tasks.v[index].task;
-	pid_t set_tid = t->pid;
+	const struct task_plan *tp = &r->plan->tasks.v[index];
+	int32_t exit_signal = tp->task->exit_signal;
 	struct clone_args ca = {
-		.exit_signal = index && t->exit_signal > 0 && t->exit_signal <= MODEL_NSIG ? t->exit_signal : SIGCHLD,
-		.set_tid = (uintptr_t)&set_tid,
-		.set_tid_size = 1,
+		.flags = (tp->birth.with_files ? CLONE_FILES : 0) | (tp->birth.with_fs ? CLONE_FS : 0),
+		.exit_signal = index && exit_signal >= 0 && exit_signal <= MODEL_NSIG ? exit_signal : SIGCHLD,
 	};
 
-	if (!index && r->opts.sibling) {
-		ca.flags = CLONE_PARENT;
+	if (tp->birth.way == TREE_SISTER || (!index && r->opts.sibling)) {
+		ca.flags |= CLONE_PARENT;
 		ca.exit_signal = 0;
 	}
+	return ca;
+}
+
+static pid_t fork_directly(struct restore *r, size_t index, const struct mm *inherited)
+{
+	const struct task *t = r->plan->tasks.v[index].task;
+	struct clone_args ca = birth_args(r, index);
+	pid_t set_tid = t->pid;
+
+	ca.set_tid = (uintptr_t)&set_tid;
+	ca.set_tid_size = 1;
 	pid_t pid = clone_with_pid(&ca);
 	if (pid == 0)
 		task_main(r, index, inherited);
@@ -78,20 +89,80 @@ pid_t task_fork(struct restore *r, size_t index, const struct mm *inherited)
 		__atomic_store_n(&task_slot(r, index)->status, RESTORER_READY, __ATOMIC_RELEASE);
 	if (pid < 0)
 		return fail(-errno, "pid %d: make a process with this number%s", t->pid,
-			    errno == EEXIST ? " (another one has taken it)" : "");
+			    errno == EEXIST ? " (another one has taken it, or a session or process group of others has it)" : "");
 	return pid;
 }
 
-static int fork_children(struct restore *r, size_t index, bool early, const struct mm *mm)
+/* A process that lives for a moment only, under a number that nobody of the tree needs. */
+static pid_t fork_passing(const struct restore *r)
 {
-	for (size_t i = index + 1; i < r->plan->tasks.nr; i++) {
-		const struct task_plan *child = &r->plan->tasks.v[i];
+	enum { TRIES = 4096 };
+	pid_t pid = -1;
 
-		if (child->parent != index || child->early != early)
+	for (pid_t n = r->plan->max_id + 1; n <= r->plan->max_id + TRIES; n++) {
+		struct clone_args ca = { .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&n, .set_tid_size = 1 };
+
+		pid = syscall(SYS_clone3, &ca, sizeof(ca));
+		if (pid >= 0 || errno != EEXIST)
+			break;
+	}
+	return pid;
+}
+
+/* By somebody who ends at once: whoever adopts above becomes the parent. */
+static pid_t fork_orphan(struct restore *r, size_t index, const struct mm *inherited)
+{
+	const struct task *t = r->plan->tasks.v[index].task;
+	pid_t maker = getpid(), between = fork_passing(r);
+	int status = 0;
+
+	if (between < 0)
+		return fail(-errno, "pid %d: make a process that makes it", t->pid);
+	if (!between) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(getppid() != maker || fork_directly(r, index, inherited) < 0);
+	}
+	while (waitpid(between, &status, 0) < 0) {
+		if (errno != EINTR)
+			return fail(-errno, "pid %d: wait for the process that makes it", t->pid);
+	}
+	return status ? -ECANCELED : t->pid; /* it has said why */
+}
+
+pid_t task_fork(struct restore *r, size_t index, const struct mm *inherited)
+{
+	if (r->plan->tasks.v[index].birth.way == TREE_ORPHAN)
+		return fork_orphan(r, index, inherited);
+	return fork_directly(r, index, inherited);
+}
+
+/* All that this one makes, before or after it has made its own session. */
+static int fork_made(struct restore *r, size_t index, bool early, const struct mm *mm)
+{
+	for (size_t i = 0; i < r->plan->tasks.nr; i++) {
+		const struct tree_birth *birth = &r->plan->tasks.v[i].birth;
+
+		if (birth->maker != index || birth->early != early)
 			continue;
 		pid_t pid = task_fork(r, i, mm);
 		if (pid < 0)
 			return pid;
+	}
+	return 0;
+}
+
+int task_reap_helpers(struct restore *r, size_t parent)
+{
+	for (size_t i = r->m->tasks.nr; i < r->plan->tasks.nr; i++) {
+		const struct task_plan *tp = &r->plan->tasks.v[i];
+
+		if (tp->birth.parent != parent)
+			continue;
+		while (waitpid(tp->task->pid, NULL, __WALL) < 0) {
+			if (errno != EINTR)
+				return fail(-errno, "pid %d: wait for the end of what held its number", tp->task->pid);
+		}
+		task_slot(r, i)->status = RESTORER_RUNNING; /* the number is nobody's any more */
 	}
 	return 0;
 }
@@ -105,14 +176,23 @@ static int join_session(const struct task *t)
 	return 0;
 }
 
-/* Groups of others, when all leaders exist. One that is not in the tree is the caller's (--shell-job). */
+static bool is_planned(const struct restore_plan *p, pid_t pid)
+{
+	VEC_FOREACH(tp, &p->tasks) {
+		if (tp->task->pid == pid)
+			return true;
+	}
+	return false;
+}
+
+/* Groups of others, when all leaders exist. One that nobody leads is the caller's (--shell-job). */
 static int join_group(struct restore *r, const struct task *t)
 {
 	pid_t group = t->pgid;
 
 	if (group == t->pid)
 		return 0;
-	if (!model_find_task(r->m, group))
+	if (!is_planned(r->plan, group))
 		group = r->caller_pgrp;
 	if (getpgrp() != group && setpgid(0, group))
 		return fail(-errno, "pid %d: join process group %d", t->pid, group);
@@ -165,16 +245,27 @@ static void end_as_recorded(const struct task *t)
 	_exit(128 + sig);
 }
 
-static void zombie_main(struct restore *r, const struct task *t) __attribute__((noreturn));
-static void zombie_main(struct restore *r, const struct task *t)
+/* Where there are helpers, or objects that several share: all go on together. */
+static int wait_for_all(struct restore *r, size_t index)
 {
+	if (!r->plan->waits_for_all)
+		return 0;
+	control_arrive(r->control);
+	control_wait_phase(r, PHASE_GROUPS);
+	return task_reap_helpers(r, index);
+}
+
+static void zombie_main(struct restore *r, size_t index, const struct mm *inherited) __attribute__((noreturn));
+static void zombie_main(struct restore *r, size_t index, const struct mm *inherited)
+{
+	const struct task *t = r->plan->tasks.v[index].task;
 	const struct thread *th = t->threads.nr ? &t->threads.v[0] : NULL;
 
-	if (join_session(t))
+	if (fork_made(r, index, true, inherited) || join_session(t) || fork_made(r, index, false, inherited))
 		give_up(r);
 	control_arrive(r->control);
 	control_wait_phase(r, PHASE_TASKS);
-	if (join_group(r, t))
+	if (join_group(r, t) || wait_for_all(r, index))
 		give_up(r);
 	if (th)
 		prctl(PR_SET_NAME, th->comm);
@@ -195,7 +286,7 @@ static int await_zombies(struct restore *r, size_t index)
 		const struct task_plan *child = &r->plan->tasks.v[i];
 		siginfo_t info;
 
-		if (child->parent != index || child->task->state != TASK_ZOMBIE)
+		if (child->birth.parent != index || child->task->state != TASK_ZOMBIE)
 			continue;
 		while (waitid(P_PID, child->task->pid, &info, WEXITED | WNOWAIT | __WALL)) {
 			if (errno != EINTR)
@@ -304,11 +395,11 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 	if (!err)
 		note_rseq(r, tp);
 	if (!err)
-		err = fork_children(r, index, true, tp->mm);
+		err = fork_made(r, index, true, tp->mm);
 	if (!err)
 		err = join_session(t);
 	if (!err)
-		err = fork_children(r, index, false, tp->mm);
+		err = fork_made(r, index, false, tp->mm);
 	if (err)
 		return err;
 	control_arrive(r->control);
@@ -317,9 +408,15 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 	if (!err)
 		err = take_foreground(r, t);
 	if (!err)
-		err = await_zombies(r, index);
-	if (!err)
 		err = set_proc_state(t);
+	if (!err)
+		err = task_open_exe(r, tp);
+	if (!err)
+		err = wait_for_all(r, index);
+	if (tp->birth.adopts)
+		prctl(PR_SET_CHILD_SUBREAPER, 0);
+	if (!err)
+		err = await_zombies(r, index);
 	if (!err)
 		err = task_install_files(r, tp);
 	if (err)
@@ -328,15 +425,56 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 	return enter_blob(r, tp);
 }
 
+/* Lends its number to a session or a group until all members are in it. */
+static void helper_main(struct restore *r, size_t index, const struct mm *inherited) __attribute__((noreturn));
+static void helper_main(struct restore *r, size_t index, const struct mm *inherited)
+{
+	const struct task *t = r->plan->tasks.v[index].task;
+
+	if (join_session(t) || fork_made(r, index, false, inherited))
+		give_up(r);
+	control_arrive(r->control);
+	control_wait_phase(r, PHASE_GROUPS);
+	_exit(0);
+}
+
+static pid_t planned_parent(const struct restore *r, size_t index)
+{
+	size_t parent = r->plan->tasks.v[index].birth.parent;
+
+	if (parent != TREE_OUTSIDE)
+		return r->plan->tasks.v[parent].task->pid;
+	return r->opts.sibling ? r->caller_ppid : r->coordinator;
+}
+
+/* Born of somebody who ends at once: which is told by a signal that nobody else sends. All are blocked. */
+static void await_adoption(pid_t parent)
+{
+	sigset_t wanted;
+
+	sigemptyset(&wanted);
+	sigaddset(&wanted, SIGUSR1);
+	prctl(PR_SET_PDEATHSIG, SIGUSR1);
+	while (getppid() != parent && sigwaitinfo(&wanted, NULL) < 0 && errno == EINTR)
+		;
+}
+
 void task_main(struct restore *r, size_t index, const struct mm *inherited)
 {
 	const struct task_plan *tp = &r->plan->tasks.v[index];
 	const struct task *t = tp->task;
+	pid_t parent = planned_parent(r, index);
 
-	/* Until the coordinator traces it, a task goes down with its maker; who may have done so already. */
+	if (tp->birth.way == TREE_ORPHAN)
+		await_adoption(parent);
+	/* Until the coordinator traces it, a task goes down with its parent; who may have done so already. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != (index ? r->plan->tasks.v[tp->parent].task->pid : r->opts.sibling ? r->caller_ppid : r->coordinator))
+	if (getppid() != parent) {
+		/* Nobody else misses one that was adopted by somebody else. */
+		if (tp->birth.way == TREE_ORPHAN)
+			__atomic_store_n(&r->control->failed, 1, __ATOMIC_SEQ_CST);
 		_exit(1);
+	}
 	/* Whoever aborts kills those that are noted; one that comes later has to see for itself. */
 	__atomic_store_n(&task_slot(r, index)->status, RESTORER_READY, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&r->control->failed, __ATOMIC_SEQ_CST))
@@ -344,8 +482,13 @@ void task_main(struct restore *r, size_t index, const struct mm *inherited)
 	/* An ignored SIGCHLD, inherited from bcr's caller, would let zombies vanish. */
 	signal(SIGCHLD, SIG_DFL);
 	log_set_err_fd(r->plan->fd_err);
+	r->shares_table = tp->birth.with_files;
+	if (tp->birth.adopts)
+		prctl(PR_SET_CHILD_SUBREAPER, 1);
+	if (tp->is_helper)
+		helper_main(r, index, inherited);
 	if (t->state == TASK_ZOMBIE)
-		zombie_main(r, t);
+		zombie_main(r, index, inherited);
 	if (!become(r, index, inherited))
 		fail(0, "pid %d: the restorer returned", t->pid);
 	give_up(r);

@@ -167,13 +167,13 @@ static int wait_shared(void *arg)
 	return arg == NULL;
 }
 
-static void start_sharing(int flags)
+static void start_sharing(int flags, const char *what)
 {
 	shared_go = mmap(NULL, sizeof(*shared_go), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	NEED(shared_go != MAP_FAILED);
 	refused_child = clone(wait_shared, stack + sizeof(stack), flags | SIGCHLD, NULL);
 	NEED(refused_child > 0);
-	EXPECT("pid %d shares memory, descriptors, directories or signal handlers with pid %d", refused_child, getpid());
+	EXPECT("pid %d: shares its memory%s with pid %d", refused_child, what, getpid());
 }
 
 static void check_sharing(void)
@@ -184,22 +184,12 @@ static void check_sharing(void)
 
 static void build_share_vm(void)
 {
-	start_sharing(CLONE_VM);
-}
-
-static void build_share_files(void)
-{
-	start_sharing(CLONE_FILES);
-}
-
-static void build_share_fs(void)
-{
-	start_sharing(CLONE_FS);
+	start_sharing(CLONE_VM, "");
 }
 
 static void build_share_sighand(void)
 {
-	start_sharing(CLONE_VM | CLONE_SIGHAND);
+	start_sharing(CLONE_VM | CLONE_SIGHAND, " and its signal handlers");
 }
 
 static int vfork_child(void *arg)
@@ -318,115 +308,6 @@ static void build_ns_time(void)
 	EXPECT("pid %d: is in another time namespace", refused_child);
 }
 
-/* --- sessions and groups: who is left of them becomes a child of the root --- */
-
-static pid_t left;
-static int left_pipe[2];
-
-/* The one that is left: waits until the root writes into the pipe. */
-static void stay(void)
-{
-	char byte;
-
-	close(left_pipe[1]);
-	NEED(read(left_pipe[0], &byte, 1) == 0);
-	_exit(0);
-}
-
-/* Starts `first`, which sends the pid of the one that is left through `tell`, and ends or stays. */
-static int tell[2];
-static pid_t start_family(void (*first)(void))
-{
-	NEED(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0 && pipe2(tell, O_CLOEXEC) == 0 && pipe2(left_pipe, O_CLOEXEC) == 0);
-	pid_t pid = fork();
-
-	NEED(pid >= 0);
-	if (!pid)
-		first();
-	NEED(read(tell[0], &left, sizeof(left)) == sizeof(left));
-	return pid;
-}
-
-static void fork_left(void)
-{
-	pid_t pid = fork();
-
-	NEED(pid >= 0);
-	if (!pid)
-		stay();
-	NEED(write(tell[1], &pid, sizeof(pid)) == sizeof(pid));
-}
-
-static void end_family(void)
-{
-	close(left_pipe[1]);
-	self_join(left);
-}
-
-static void lead_session_and_end(void)
-{
-	NEED(setsid() == getpid());
-	fork_left();
-	_exit(0);
-}
-
-static void build_session_gone(void)
-{
-	pid_t sid = start_family(lead_session_and_end);
-
-	self_join(sid);
-	EXPECT("pid %d: the leader of its session %d has exited", left, sid);
-	EXPECT("pid %d: the leader of its process group %d has exited", left, sid);
-}
-
-static void lead_group_and_end(void)
-{
-	NEED(setpgid(0, 0) == 0);
-	fork_left();
-	_exit(0);
-}
-
-static void build_group_gone(void)
-{
-	pid_t pgid = start_family(lead_group_and_end);
-
-	self_join(pgid);
-	EXPECT("pid %d: the leader of its process group %d has exited", left, pgid);
-}
-
-static void lead_session_with_orphan(void)
-{
-	NEED(setsid() == getpid());
-	pid_t pid = fork();
-
-	NEED(pid >= 0);
-	if (!pid) {
-		fork_left();
-		_exit(0);
-	}
-	self_join(pid);
-	NEED(write(tell[1], &pid, sizeof(pid)) == sizeof(pid));
-	stay();
-}
-
-static pid_t not_below_leader;
-
-static void build_not_below(void)
-{
-	pid_t between;
-
-	not_below_leader = start_family(lead_session_with_orphan);
-	/* The process between has ended: who is left has been adopted by us. */
-	NEED(read(tell[0], &between, sizeof(between)) == sizeof(between));
-	EXPECT("pid %d: it is in session %d, but not below its leader", left, not_below_leader);
-}
-
-static void check_not_below(void)
-{
-	end_family();
-	self_join(not_below_leader);
-}
-
 int main(int argc, char **argv)
 {
 	static const struct mode modes[] = {
@@ -439,8 +320,6 @@ int main(int argc, char **argv)
 		{ "dead-leader", build_dead_leader, join_child },
 		{ "traced", build_traced, join_child },
 		{ "share-vm", build_share_vm, check_sharing },
-		{ "share-files", build_share_files, check_sharing },
-		{ "share-fs", build_share_fs, check_sharing },
 		{ "share-sighand", build_share_sighand, check_sharing },
 		{ "vfork", build_vfork, NULL },
 		{ "zombie", build_zombie, NULL },
@@ -454,9 +333,6 @@ int main(int argc, char **argv)
 		{ "ns-time", build_ns_time, join_child },
 		{ "children-pid", build_children_pid, NULL },
 		{ "children-time", build_children_time, NULL },
-		{ "session-gone", build_session_gone, end_family },
-		{ "group-gone", build_group_gone, end_family },
-		{ "not-below", build_not_below, check_not_below },
 		{},
 	};
 
