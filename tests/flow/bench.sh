@@ -2,6 +2,7 @@
 # bcr bench: compares all back ends there are, on a workload of its own and on a process of the user's; leaves nothing behind.
 # timeout: 240
 # shellcheck disable=SC2015 # fail does not return
+# alone: it measures
 set -eu
 # shellcheck source=tests/lib/bcr.sh
 . "$SRC/tests/lib/bcr.sh"

@@ -1,4 +1,7 @@
-/* Threads blocked in system calls are frozen a hundred times: none sees EINTR, no sleep gets longer or shorter. */
+/*
+ * Threads blocked in system calls are frozen a hundred times: none sees EINTR, no sleep gets longer or shorter.
+ * alone: it measures
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>

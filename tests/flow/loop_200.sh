@@ -1,6 +1,7 @@
 #!/bin/bash
 # A tree of 20 processes and 50 threads that checks itself is dumped and restored 200 times in a row.
 # timeout: 300
+# alone: it looks for BPF objects that have been left, whoever made them
 set -eu
 # shellcheck source=tests/lib/bcr.sh
 . "$SRC/tests/lib/bcr.sh"

@@ -8,11 +8,11 @@ set -eu
 kills=${KILLS:-200}
 dir=$PWD/crowd images=$PWD/images
 
-# All processes that run bcr.
+# All processes of this test that run bcr.
 bcr_processes() {
 	local p
 	for p in /proc/[0-9]*; do
-		if [ "$p/exe" -ef "$BCR" ]; then echo "${p#/proc/}"; fi
+		if [ "$p/exe" -ef "$BCR" ] && grep -qz "^BCR_TEST_ID=${BCR_TEST_ID:-}$" "$p/environ" 2>/dev/null; then echo "${p#/proc/}"; fi
 	done
 }
 

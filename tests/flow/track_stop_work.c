@@ -1,10 +1,10 @@
 /*
- * The cut inside the stop costs the same for 64 MiB and 1 GiB, and little more when 100 MB/s are written: it looks only where
- * something was written. Prints the figures; every copy is compared once.
+ * The stop looks at as few places for 1 GiB as for 64 MiB, and at few when 100 MB/s are written: those where something was
+ * written. Prints what that took; every last copy is compared.
  */
 #include "track_rig.h"
 
-enum { ROUNDS = 7, RATE_PAGES_PER_MS = 25, LIMIT_US = 2000 };
+enum { ROUNDS = 7, RATE_PAGES_PER_MS = 25, MOST_PLACES = 2048, MOST_COPIED = 64 };
 
 static size_t memory_bytes;
 static bool writes;
@@ -36,9 +36,10 @@ static int order(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static uint64_t run(const char *what, size_t bytes, bool write)
+static void run(const char *what, size_t bytes, bool write)
 {
 	uint64_t stops[ROUNDS], cuts[ROUNDS];
+	int nr_good = 0;
 	struct rig r;
 
 	memory_bytes = bytes;
@@ -52,8 +53,11 @@ static uint64_t run(const char *what, size_t bytes, bool write)
 		rig_cut(&r, 3);
 		if (!r.compare)
 			rig_print(&r, what);
+		const struct track_stats *now = tracker_stats(r.tracker);
+
 		stops[i] = r.stop_ns;
-		cuts[i] = tracker_stats(r.tracker)->cut_us;
+		cuts[i] = now->cut_us;
+		nr_good += !now->cut_full && now->cut_hints <= MOST_PLACES && now->cut_pages_copied <= MOST_COPIED;
 	}
 	rig_print(&r, what);
 	rig_close(&r);
@@ -63,7 +67,9 @@ static uint64_t run(const char *what, size_t bytes, bool write)
 	printf("%s: median stop %llu us (least %llu), of it cut %llu us (least %llu)\n", what,
 	       (unsigned long long)stops[ROUNDS / 2] / 1000, (unsigned long long)stops[0] / 1000,
 	       (unsigned long long)cuts[ROUNDS / 2], (unsigned long long)cuts[0]);
-	return cuts[ROUNDS / 2];
+	/* Somebody who takes the lock of the memory (to look at it in /proc, say) makes a stop look everywhere. */
+	if (nr_good <= ROUNDS / 2)
+		rig_fail("%s: only %d of %d stops looked at few places", what, nr_good, ROUNDS);
 }
 
 int main(void)
@@ -72,13 +78,9 @@ int main(void)
 	/* What is measured writes gigabytes: not to a disk, if that can be helped. */
 	if (!access("/dev/shm", W_OK))
 		rig_base = "/dev/shm";
-	uint64_t small = run("64 MiB idle", 64 << 20, false);
-	uint64_t large = run("1 GiB idle", 1 << 30, false);
-	uint64_t written = run("1 GiB, 100 MB/s", 1 << 30, true);
-
-	if (small > LIMIT_US || large > LIMIT_US || written > LIMIT_US)
-		rig_fail("a cut took %llu, %llu, %llu us: more than %d us", (unsigned long long)small,
-			 (unsigned long long)large, (unsigned long long)written, LIMIT_US);
+	run("64 MiB idle", 64 << 20, false);
+	run("1 GiB idle", 1 << 30, false);
+	run("1 GiB, 100 MB/s", 1 << 30, true);
 	puts("PASS");
 	return 0;
 }
