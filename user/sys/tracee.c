@@ -7,6 +7,7 @@
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/user.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -237,27 +238,24 @@ int ptrace_bell_start(struct ptrace_bell *bell, uint64_t period_ns, void (*ring)
 {
 	/* Without SA_RESTART: breaking off waitpid() is what it is for. It rings again, should it come just before the call. */
 	struct sigaction action = { .sa_handler = on_bell };
-	struct sigevent to_us = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGALRM };
-	struct timespec period = { (time_t)(period_ns / 1000000000u), (long)(period_ns % 1000000000u) };
-	struct itimerspec when = { period, period };
+	struct timeval period = { (time_t)(period_ns / 1000000000u), (suseconds_t)(period_ns / 1000 % 1000000) };
+	struct itimerval when = { period, period };
 	sigset_t alarm;
 
-	to_us._sigev_un._tid = gettid();
-	if (timer_create(CLOCK_MONOTONIC, &to_us, &bell->timer))
-		return -errno;
 	bell_ring = ring;
 	bell_arg = arg;
 	sigemptyset(&alarm);
 	sigaddset(&alarm, SIGALRM);
 	sigaction(SIGALRM, &action, &bell->old_action);
 	pthread_sigmask(SIG_UNBLOCK, &alarm, &bell->old_mask);
-	timer_settime(bell->timer, 0, &when, NULL);
-	return 0;
+	return setitimer(ITIMER_REAL, &when, NULL) ? -errno : 0;
 }
 
 void ptrace_bell_stop(struct ptrace_bell *bell)
 {
-	timer_delete(bell->timer);
+	const struct itimerval never = {};
+
+	setitimer(ITIMER_REAL, &never, NULL);
 	pthread_sigmask(SIG_SETMASK, &bell->old_mask, NULL);
 	sigaction(SIGALRM, &bell->old_action, NULL);
 }

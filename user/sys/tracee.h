@@ -77,11 +77,12 @@ int ptrace_take(pid_t tid, bool block, struct ptrace_stop *ret);
 int ptrace_wait(pid_t tid, uint64_t deadline_ns, struct ptrace_stop *ret);
 
 /*
- * A bell: SIGALRM, sent to the calling thread again and again, so that who blocks in ptrace_take() can look at the clock.
- * Waiting for one thread among many is then not disturbed by the stops of the others, each of which sends a SIGCHLD.
+ * A bell: SIGALRM, sent again and again, so that who blocks in ptrace_take() can look at the clock. Waiting for one thread among
+ * many is then not disturbed by the stops of the others, each of which sends a SIGCHLD. For the main thread of a process, which
+ * the kernel prefers (signal(7)). It is setitimer(2)'s: a timer_create(2) would fail where the user's signals are used up
+ * (RLIMIT_SIGPENDING), by the target perhaps.
  */
 struct ptrace_bell {
-	timer_t timer;
 	struct sigaction old_action;
 	sigset_t old_mask;
 };
