@@ -136,6 +136,12 @@ static __always_inline void fill_timerfd(struct file_record *r, struct timerfd_c
 	r->timerfd.interval_ns = interval;
 }
 
+/* The kernel keeps the set of what cannot be read. */
+static __always_inline void fill_signalfd(struct file_record *r, struct signalfd_ctx *s)
+{
+	r->signalfd.mask = ~BPF_CORE_READ(s, sigmask.sig[0]);
+}
+
 struct epoll_walk {
 	__u64 epoll; /* struct file */
 	__u64 node, from;
@@ -240,6 +246,8 @@ static __always_inline void fill_private(struct file_record *r, struct file *fil
 			fill_eventfd(r, data);
 		else if (NAME_IS(r, "[timerfd]"))
 			fill_timerfd(r, data);
+		else if (NAME_IS(r, "[signalfd]"))
+			fill_signalfd(r, data);
 		else if (NAME_IS(r, "[eventpoll]"))
 			fill_epoll(r, file, data, fd);
 	}

@@ -56,6 +56,9 @@ struct file_record {
 			__u64 interval_ns;
 		} timerfd;
 		struct {
+			__u64 mask; /* of the signals that can be read */
+		} signalfd;
+		struct {
 			__u32 nr_items;
 			__u32 first; /* of its items in the array of epoll items; from /proc: 0 */
 		} epoll;

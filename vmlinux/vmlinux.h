@@ -563,6 +563,10 @@ struct timerfd_ctx {
 	unsigned short settime_flags;
 };
 
+struct signalfd_ctx {
+	sigset_t sigmask;
+};
+
 struct epoll_filefd {
 	struct file *file;
 	int fd;

@@ -26,6 +26,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/select.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -389,6 +390,19 @@ static void with_timerfds(void)
 	hold();
 }
 
+static void with_signalfds(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGRTMAX);
+	MUST(signalfd(-1, &set, SFD_NONBLOCK));
+	sigfillset(&set);
+	MUST(signalfd(-1, &set, SFD_CLOEXEC));
+	hold();
+}
+
 static void with_files(void)
 {
 	int fd = MUST(open("/etc/passwd", O_RDONLY | O_CLOEXEC));
@@ -717,6 +731,7 @@ static const struct {
 	{ with_pipes, 1 },
 	{ with_eventfds, 1 },
 	{ with_timerfds, 1 },
+	{ with_signalfds, 1 },
 	{ with_files, 1 },
 	{ with_listeners, 1 },
 	{ with_user, 1 },

@@ -310,6 +310,9 @@ static inline struct fdtable *make_files(struct model *m, struct tty *tty)
 	f->timerfd.value_ns = 1500000001;
 	f->timerfd.interval_ns = 999999999;
 	add_fd(t, fd++, f, false);
+	f = make_file(m, FILE_SIGNALFD, NULL);
+	f->signalfd.mask = 0x8000000000000201;
+	add_fd(t, fd++, f, false);
 	make_sockets(m, sk);
 	add_fd(t, fd++, sk[0], false);
 	add_fd(t, 1000, sk[1], false);

@@ -268,6 +268,9 @@ static void same_file(const struct file *x, const struct file *y)
 		SAME(timerfd.value_ns);
 		SAME(timerfd.interval_ns);
 		break;
+	case FILE_SIGNALFD:
+		SAME(signalfd.mask);
+		break;
 	case FILE_TTY:
 		SAME(tty.tty_id);
 		break;

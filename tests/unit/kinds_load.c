@@ -40,6 +40,7 @@ static struct {
 	EventpollFileEntry epoll;
 	EventpollTfdEntry item, *items[1];
 	TimerfdEntry timer;
+	SignalfdEntry sgfd;
 	TtyFileEntry tty;
 	uint32_t addr[4];
 	char name[200];
@@ -70,6 +71,7 @@ static void make_common(void)
 	entry.efd = &w.efd;
 	entry.epfd = &w.epoll;
 	entry.tfd = &w.timer;
+	entry.sgfd = &w.sgfd;
 	entry.tty = &w.tty;
 }
 
@@ -94,8 +96,9 @@ static void make_events(void)
 	eventpoll_file_entry__init(&w.epoll);
 	eventpoll_tfd_entry__init(&w.item);
 	timerfd_entry__init(&w.timer);
-	w.efd.id = w.epoll.id = w.item.id = w.timer.id = ID;
-	w.efd.fown = w.epoll.fown = w.timer.fown = &w.fown;
+	signalfd_entry__init(&w.sgfd);
+	w.efd.id = w.epoll.id = w.item.id = w.timer.id = w.sgfd.id = ID;
+	w.efd.fown = w.epoll.fown = w.timer.fown = w.sgfd.fown = &w.fown;
 	w.efd.counter = UINT64_MAX - 1;
 	w.item.tfd = 5;
 	w.items[0] = &w.item;
@@ -215,7 +218,8 @@ static void owners(void)
 {
 	/* FIFOs have their owner in the entry of their path. */
 	static const enum file_type types[] = { FILE_REG,     FILE_PIPE,  FILE_INET, FILE_UNIX,
-						FILE_EVENTFD, FILE_EPOLL, FILE_TTY,  FILE_TIMERFD };
+						FILE_EVENTFD, FILE_EPOLL, FILE_TTY,  FILE_TIMERFD,
+						FILE_SIGNALFD };
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
 		TAKEN(types[i], w.fown.signum = 64);
@@ -245,6 +249,8 @@ static void strangers(void)
 	DAMAGED(FILE_EPOLL, w.epoll.id++, "damaged");
 	DAMAGED(FILE_TIMERFD, entry.tfd = NULL, "damaged");
 	DAMAGED(FILE_TIMERFD, w.timer.id++, "damaged");
+	DAMAGED(FILE_SIGNALFD, entry.sgfd = NULL, "damaged");
+	DAMAGED(FILE_SIGNALFD, w.sgfd.id++, "damaged");
 	DAMAGED(FILE_TTY, entry.tty = NULL, "damaged");
 	DAMAGED(FILE_TTY, w.tty.id++, "damaged");
 }
@@ -273,6 +279,7 @@ static void events(void)
 	TAKEN(FILE_EPOLL, w.epoll.n_tfd = 0);
 	DAMAGED(FILE_EPOLL, w.item.tfd = 0x80000000, "item 2147483648 of file 4711 is damaged");
 	DAMAGED(FILE_EPOLL, w.item.id++, "item 5 of file 4712 is damaged");
+	TAKEN(FILE_SIGNALFD, w.sgfd.sigmask = UINT64_MAX);
 	TAKEN(FILE_TIMERFD, (void)0);
 	TAKEN(FILE_TIMERFD, w.timer.clockid = CLOCK_BOOTTIME_ALARM);
 	DAMAGED(FILE_TIMERFD, w.timer.clockid = CLOCK_PROCESS_CPUTIME_ID, "there is no clock 2");
@@ -365,7 +372,8 @@ static void socket_options(void)
 static void all_kinds(void)
 {
 	static const enum file_type known[] = { FILE_REG,     FILE_PIPE,  FILE_FIFO, FILE_INET,	  FILE_UNIX,
-						FILE_EVENTFD, FILE_EPOLL, FILE_TTY,  FILE_TIMERFD };
+						FILE_EVENTFD, FILE_EPOLL, FILE_TTY,  FILE_TIMERFD,
+						FILE_SIGNALFD };
 	const struct kind *kind;
 
 	for (size_t i = 0; (kind = kind_at(i)); i++) {

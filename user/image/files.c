@@ -712,6 +712,8 @@ static const void *message_of(const FileEntry *e)
 		return e->tty;
 	case FILE_TIMERFD:
 		return e->tfd;
+	case FILE_SIGNALFD:
+		return e->sgfd;
 	default:
 		return NULL;
 	}

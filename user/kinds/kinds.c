@@ -5,7 +5,7 @@
 
 static const struct kind *const kinds[] = {
 	&pipe_kind, &fifo_kind,	   &inet_kind, &unix_kind, &eventfd_kind,
-	&epoll_kind, &timerfd_kind, &tty_kind,	&reg_kind,
+	&epoll_kind, &timerfd_kind, &signalfd_kind, &tty_kind,	&reg_kind,
 };
 
 enum { NR_KINDS = sizeof(kinds) / sizeof(kinds[0]) };

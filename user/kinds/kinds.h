@@ -103,7 +103,7 @@ const struct kind *kind_at(size_t i);
 
 /* Objects that several files share and that have image files of their own: kept here, saved and loaded by image/. */
 extern const struct kind reg_kind, pipe_kind, fifo_kind, inet_kind, unix_kind, eventfd_kind, epoll_kind, tty_kind,
-	timerfd_kind;
+	timerfd_kind, signalfd_kind;
 
 /*
  * Opens what f->path names for a reg file, mapping, cwd or root, and checks it against the recorded mode and size.

@@ -336,6 +336,9 @@ static void cmp_file(struct compare *c, const struct file *a, const struct file 
 	case FILE_TIMERFD:
 		cmp_timerfd(c, a, b);
 		break;
+	case FILE_SIGNALFD:
+		HEX(signalfd.mask);
+		break;
 	case FILE_TTY:
 		cmp_tty_id(c, "tty", a->tty.tty_id, b->tty.tty_id);
 		break;

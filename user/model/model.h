@@ -245,6 +245,7 @@ enum file_type {
 	FILE_UNIX = 5,
 	FILE_EVENTFD = 6,
 	FILE_EPOLL = 7,
+	FILE_SIGNALFD = 9,
 	FILE_TTY = 11,
 	FILE_TIMERFD = 17,
 	FILE_NR = 21,
@@ -297,6 +298,9 @@ struct file {
 			uint64_t value_ns; /* remaining; 0: not armed */
 			uint64_t interval_ns;
 		} timerfd;
+		struct {
+			uint64_t mask; /* signals it hands out, bit n - 1 for signal n */
+		} signalfd;
 		struct {
 			uint32_t tty_id; /* struct tty */
 		} tty;
