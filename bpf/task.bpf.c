@@ -257,6 +257,7 @@ static __always_inline void fill_mm(struct task_record *r, struct mm_struct *mm)
 
 	r->mm = (__u64)mm;
 	r->mm_flags = mm_flags(mm);
+	r->mm_def_flags = BPF_CORE_READ(mm, def_flags);
 	r->has_mm_changes = mm_changes(mm, &r->mm_changes);
 	r->map_count = BPF_CORE_READ(mm, map_count);
 	r->vdso = (__u64)BPF_CORE_READ(mm, context.vdso);

@@ -57,6 +57,7 @@ struct task_record {
 	__u64 utime_ns, stime_ns, sum_exec_ns;
 	__u64 sigpending; /* set of pending signals of the process */
 	__u64 mm_flags;
+	__u64 mm_def_flags; /* VM_* of mappings to come */
 	__u64 vdso;
 	__u64 start_code, end_code, start_data, end_data, start_stack, start_brk, brk;
 	__u64 arg_start, arg_end, env_start, env_end;

@@ -382,6 +382,7 @@ typedef struct {
 
 struct mm_struct {
 	int map_count;
+	unsigned long def_flags;
 	unsigned long start_code, end_code, start_data, end_data;
 	unsigned long start_brk, brk, start_stack;
 	unsigned long arg_start, arg_end, env_start, env_end;

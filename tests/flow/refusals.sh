@@ -67,7 +67,7 @@ try() {
 	tried=$((tried + 1))
 }
 
-for mode in memfd memfd-private sysv sealed droppable uffd-missing uffd-wp hugetlb deleted-shared deleted-private aio io-uring \
+for mode in memfd memfd-private sysv uffd-missing uffd-wp hugetlb deleted-shared deleted-private aio io-uring \
 	io-uring-closed perf; do
 	try $mode "$lib/refused_memory" $mode
 done

@@ -359,7 +359,14 @@ static inline struct mm *make_mm(struct model *m, pid_t pid, const struct file *
 	add_vma(mm, 0x500000, 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		VMA_HEAP | VMA_ANON_PRIVATE, 0, 0);
 	mm->vmas.v[1].madv = 1ULL << MADV_HUGEPAGE;
+	mm->vmas.v[1].sealed = true;
+	mm->lock_future = MCL_FUTURE | MCL_ONFAULT;
+	mm->merge_all = true;
 	add_vma(mm, 0x504000, 4, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, VMA_ANON_PRIVATE, 0, 0);
+	mm->vmas.v[2].reserved = true;
+	add_vma(mm, 0x508000, 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, VMA_ANON_PRIVATE, 0, 0);
+	mm->vmas.v[3].lock_on_fault = true;
+	add_vma(mm, 0x50c000, 1, PROT_READ | PROT_WRITE, 0x08 /* MAP_DROPPABLE */ | MAP_ANONYMOUS, VMA_ANON_PRIVATE, 0, 0);
 	add_vma(mm, 0x600000, 2, PROT_READ | PROT_WRITE, MAP_SHARED, VMA_FILE_SHARED, exe->id, 0);
 	add_vma(mm, 0x700000, 4, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, VMA_ANON_SHARED, 0,
 		shmem->id);

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "observe/observe.h"
+#include "sys/uapi.h"
 
 static int failures;
 
@@ -69,6 +70,17 @@ static const struct {
 	{ "second vvar",
 	  { AT, .read = true, .io = true, .pfnmap = true, .special = "[vvar_vclock]" },
 	  { .prot = 1, .flags = MAP_PRIVATE | MAP_ANONYMOUS, .status = VMA_REGULAR | VMA_VVAR | VMA_ANON_PRIVATE } },
+	{ "sealed, locked on fault",
+	  { AT, RW, .sealed = true, .locked = true, .lock_on_fault = true, .reserved = true, .special = "" },
+	  { .prot = 3, .flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, .status = VMA_REGULAR | VMA_ANON_PRIVATE,
+	    .sealed = true, .lock_on_fault = true, .has_anon = true } },
+	{ "forbidden, with memory reserved for it",
+	  { AT, .reserved = true, .lock_on_fault = true, .special = "" },
+	  { .flags = MAP_PRIVATE | MAP_ANONYMOUS, .status = VMA_REGULAR | VMA_ANON_PRIVATE, .reserved = true } },
+	{ "droppable",
+	  { AT, RW, .droppable = true, .no_reserve = true, .wipe_on_fork = true, .special = "" },
+	  { .prot = 3, .flags = BCR_MAP_DROPPABLE | MAP_ANONYMOUS | MAP_NORESERVE, .status = VMA_REGULAR | VMA_ANON_PRIVATE,
+	    .madv = 1 << MADV_WIPEONFORK, .has_anon = true } },
 	{ "all advice",
 	  { AT, RW, .dont_copy = true, .wipe_on_fork = true, .dont_dump = true, .hugepage = true, .nohugepage = true,
 	    .mergeable = true, .seq_read = true, .rand_read = true, .special = "" },
@@ -86,8 +98,6 @@ static const struct {
 	{ "device memory (io)", { AT, RW, .io = true, .has_file = true, .special = "" } },
 	{ "device memory (pfnmap)", { AT, RW, .pfnmap = true, .has_file = true, .special = "" } },
 	{ "userfaultfd", { AT, RW, .uffd = true, .special = "" } },
-	{ "sealed", { AT, RW, .sealed = true, .special = "" } },
-	{ "droppable", { AT, RW, .droppable = true, .special = "" } },
 	{ "shared with nothing", { AT, RW, .shared = true, .special = "" } },
 	{ "traced", { AT, .exec = true, .special = "[uprobes]" } },
 	{ "empty", { .start = 0x1000, .end = 0x1000, .special = "" } },
@@ -114,6 +124,9 @@ static void check_carried(void)
 			expect(name, "status", got->status, want->status);
 			expect(name, "madv", got->madv, want->madv);
 			expect(name, "fdflags", got->fdflags, want->fdflags);
+			expect(name, "sealed", got->sealed, want->sealed);
+			expect(name, "lock_on_fault", got->lock_on_fault, want->lock_on_fault);
+			expect(name, "reserved", got->reserved, want->reserved);
 			expect(name, "has_anon", got->has_anon, want->has_anon);
 		}
 		VEC_FREE(&mm.vmas);

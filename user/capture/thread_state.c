@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -17,6 +18,7 @@
 #include "capture/parasite.h"
 #include "sys/interrupted-x86_64.h"
 #include "sys/tracee.h"
+#include "sys/uapi.h"
 
 enum { PEEK_AT_ONCE = 32, TIMERS_AT_ONCE = 32 };
 
@@ -171,6 +173,36 @@ static void take_itimer(struct itimer *ret, const uint8_t *data)
 	ret->value_us = (uint64_t)v.it_value.tv_sec * 1000000 + (uint64_t)v.it_value.tv_usec;
 }
 
+/*
+ * mlockall(MCL_FUTURE) is in no file of /proc, but the parasite's own mapping, the newest there is, shows what becomes of
+ * mappings to come.
+ */
+static int read_lock_future(const struct parasite *p, struct mm *mm)
+{
+	_cleanup_fclose_ FILE *f = NULL;
+	_cleanup_free_ char *line = NULL;
+	unsigned long long start, end;
+	bool inside = false;
+	size_t cap = 0;
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", p->pid);
+	f = fopen(path, "re");
+	if (!f)
+		return fail(-errno, "pid %d: read its mappings", p->pid);
+	mm->lock_future = 0;
+	while (getline(&line, &cap, f) > 0) {
+		if (sscanf(line, "%llx-%llx ", &start, &end) == 2)
+			inside = start <= p->base && p->base < end;
+		if (!inside || strncmp(line, "VmFlags:", 8))
+			continue;
+		if (strstr(line, " lo"))
+			mm->lock_future = MCL_FUTURE | (strstr(line, " lf") ? MCL_ONFAULT : 0);
+		return 0;
+	}
+	return fail(0, "pid %d: the parasite's mapping is not among its own", p->pid);
+}
+
 /* What all threads of a process share; asked of any one. */
 static int ask_process(const struct parasite *p, pid_t tid, struct task *task, struct mm *mm)
 {
@@ -192,12 +224,14 @@ static int ask_process(const struct parasite *p, pid_t tid, struct task *task, s
 	parasite_add(list, SYS_prctl, PR_GET_CHILD_SUBREAPER, at, 0, 0);
 	uint32_t c_dumpable = parasite_add(list, SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0);
 	uint32_t c_thp = parasite_add(list, SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0);
+	uint32_t c_merge = parasite_add(list, SYS_prctl, BCR_PR_GET_MEMORY_MERGE, 0, 0, 0);
+	uint32_t c_brk = parasite_add(list, SYS_brk, 0, 0, 0, 0);
 	uint32_t c_personality = parasite_add(list, SYS_personality, 0xffffffffu, 0, 0, 0);
 
 	int err = parasite_execute(p, tid, list);
 	for (uint32_t i = 0; !err && i < list->nr_calls; i++)
-		/* Kernels without transparent huge pages do not know what c_thp asks for. */
-		if (i != c_thp)
+		/* Kernels without transparent huge pages, or without such merging, do not know what these ask for. */
+		if (i != c_thp && i != c_merge)
 			err = check_call(p->pid, tid, list, i, "ask it for its state");
 	if (err)
 		return err;
@@ -213,6 +247,9 @@ static int ask_process(const struct parasite *p, pid_t tid, struct task *task, s
 	if (mm) {
 		mm->dumpable = (int32_t)list->calls[c_dumpable].ret;
 		mm->thp_disabled = list->calls[c_thp].ret == 1;
+		mm->merge_all = list->calls[c_merge].ret == 1;
+		mm->brk = (taddr_t)list->calls[c_brk].ret;
+		return read_lock_future(p, mm);
 	}
 	return 0;
 }

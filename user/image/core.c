@@ -337,7 +337,7 @@ static int save_extra(struct save *s, struct arena *a, const struct task *t, Bcr
 	msg->exit_signal = t->exit_signal;
 	msg->ctty_id = t->ctty_id;
 	msg->cgroup_id = t->cgroup_id;
-	if (mm && save_guards(a, mm, msg))
+	if (mm && (save_guards(a, mm, msg) || save_memory_extra(a, mm, msg)))
 		return fail(-ENOMEM, "pid %d: save", t->pid);
 	return image_put(s->set, MAGIC_COMMON, MAGIC_BCR_THREADS, &msg->base, "bcr-threads-%d.bcr", t->pid);
 }

@@ -16,6 +16,7 @@
 #include "image/parents.h"
 #include "image/parts.h"
 #include "images/mm.pb-c.h"
+#include "sys/uapi.h"
 
 enum {
 	NR_AUXV_MAX = 128,
@@ -27,6 +28,11 @@ enum {
 	STATUS_TYPE = VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_ANON_SHARED | VMA_ANON_PRIVATE,
 	STATUS_FILE = VMA_FILE_PRIVATE | VMA_FILE_SHARED,
 };
+
+/* Advice that stays with a mapping. What acts at once (MADV_DONTNEED, MADV_REMOVE) must not come from an image. */
+static const uint64_t ADVICE_KNOWN = 1ULL << MADV_RANDOM | 1ULL << MADV_SEQUENTIAL | 1ULL << MADV_DONTFORK |
+				     1ULL << MADV_MERGEABLE | 1ULL << MADV_HUGEPAGE | 1ULL << MADV_NOHUGEPAGE |
+				     1ULL << MADV_DONTDUMP | 1ULL << MADV_WIPEONFORK;
 
 int save_guards(struct arena *a, const struct mm *mm, BcrTaskEntry *msg)
 {
@@ -252,6 +258,8 @@ static int check_sharing(const struct image_reader *r, const VmaEntry *e)
 {
 	bool shared = (e->status & (VMA_FILE_SHARED | VMA_ANON_SHARED)) != 0;
 
+	if (e->status & VMA_ANON_PRIVATE && (e->flags & MAP_TYPE) == BCR_MAP_DROPPABLE)
+		return 0;
 	if ((e->flags & MAP_TYPE) != (shared ? MAP_SHARED : MAP_PRIVATE) &&
 	    !(shared && (e->flags & MAP_TYPE) == MAP_SHARED_VALIDATE))
 		return bad_image(r, "mapping at 0x%llx: flags 0x%x do not go with status 0x%x",
@@ -274,6 +282,9 @@ static int check_range(const struct image_reader *r, const VmaEntry *e, taddr_t 
 	if (e->pgoff % PAGE || e->pgoff > INT64_MAX - (e->end - e->start))
 		return bad_image(r, "mapping at 0x%llx: offset 0x%llx", (unsigned long long)e->start,
 				 (unsigned long long)e->pgoff);
+	if (e->madv & ~ADVICE_KNOWN)
+		return bad_image(r, "mapping at 0x%llx: advice 0x%llx", (unsigned long long)e->start,
+				 (unsigned long long)e->madv);
 	if (e->prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
 		return bad_image(r, "mapping at 0x%llx: protection 0x%x", (unsigned long long)e->start,
 				 e->prot);
@@ -403,6 +414,8 @@ static int load_mm_pages(struct load *l, const BcrTaskEntry *extra, struct mm *m
 
 	if (!err && extra)
 		err = load_guards(&r, extra, mm);
+	if (!err && extra)
+		err = load_memory_extra(&r, extra, mm);
 	return err ? err : check_pages_mapped(&r, mm);
 }
 

@@ -43,6 +43,9 @@ void save_socket_extra(const struct file *f, BcrFileEntry *e);
 /* Guard regions of a task's address space, for bcr-threads-PID. Returns -ENOMEM or 0. */
 int save_guards(struct arena *a, const struct mm *mm, BcrTaskEntry *msg);
 
+/* Its other state that CRIU's format has no field for. Returns -ENOMEM or 0. */
+int save_memory_extra(struct arena *a, const struct mm *mm, BcrTaskEntry *task);
+
 struct load {
 	const struct image_source *src;
 	struct model *m;
@@ -69,6 +72,8 @@ int apply_socket_extra(const struct image_reader *r, const BcrFileEntry *e, stru
 /* Everything of a task that is in core-N and bcr-threads-N; *ret_extra is owned by the caller, NULL when there is none. */
 int load_core(struct load *l, struct task *t, BcrTaskEntry **ret_extra);
 int load_mm(struct load *l, const struct task *t, const BcrTaskEntry *extra);
+/* The memory part of bcr-threads-N, once the mappings are loaded; `r` names the file in messages. */
+int load_memory_extra(const struct image_reader *r, const BcrTaskEntry *task, struct mm *mm);
 /* Reads a page map, and finds where the pages are that it says are in the parent set. */
 int load_pages(struct load *l, const char *name, uint64_t end_max, uint32_t *pages_id, page_runs *runs);
 int load_fs(struct load *l, const struct task *t);

@@ -409,6 +409,9 @@ static void cmp_vma(struct compare *c, const struct vma *a, const struct vma *b)
 	HEX(status);
 	HEX(madv);
 	HEX(fdflags);
+	DEC(lock_on_fault);
+	DEC(sealed);
+	DEC(reserved);
 	DEC(has_anon);
 	cmp_file_id(c, "file", a->file_id, b->file_id);
 	cmp_shmem_id(c, a->shmem_id, b->shmem_id);
@@ -472,6 +475,8 @@ static void cmp_mm(struct compare *c, uint32_t ia, uint32_t ib)
 	HEX(env_end);
 	DEC(dumpable);
 	DEC(thp_disabled);
+	DEC(merge_all);
+	DEC(lock_future);
 	cmp_auxv(c, a, b);
 	cmp_file_id(c, "exe", a->exe_file_id, b->exe_file_id);
 	cmp_vmas(c, a, b);

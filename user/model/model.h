@@ -156,12 +156,15 @@ struct vma {
 	taddr_t start, end; /* page aligned, start < end */
 	uint64_t pgoff;     /* offset into the file, bytes */
 	uint32_t prot;      /* PROT_* */
-	uint32_t flags;     /* MAP_SHARED or MAP_PRIVATE, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE, MAP_LOCKED */
+	uint32_t flags;     /* MAP_SHARED, MAP_PRIVATE or MAP_DROPPABLE, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE, MAP_LOCKED */
 	uint32_t status;    /* enum vma_status */
 	uint64_t madv;      /* bit n: madvise(n) was given (MADV_DONTFORK, MADV_HUGEPAGE, ...) */
 	uint32_t file_id;   /* struct file for FILE_*, 0 otherwise */
 	uint32_t shmem_id;  /* struct shmem for ANON_SHARED, 0 otherwise */
 	uint32_t fdflags;   /* O_RDONLY or O_RDWR the mapping's file needs */
+	bool lock_on_fault; /* MAP_LOCKED by MLOCK_ONFAULT: what is not there is not made */
+	bool sealed;        /* mseal(2) */
+	bool reserved;      /* private, not writable now, but was: memory is reserved for it */
 	uint64_t uffd;      /* observe only: identity of the userfaultfd it is registered with; 0: none, or not known */
 	bool has_anon;      /* observe only: may hold private pages (an anon_vma exists, or can come to be) */
 };
@@ -199,6 +202,8 @@ struct mm {
 	uint32_t exe_file_id;
 	int32_t dumpable;
 	bool thp_disabled;
+	bool merge_all;       /* PR_SET_MEMORY_MERGE */
+	uint32_t lock_future; /* mlockall(2): MCL_FUTURE, MCL_ONFAULT; 0: mappings to come are not locked */
 	VEC(struct vma) vmas; /* ascending, not overlapping */
 	bool remapped;        /* observe only: `vmas` are those of the stop, after a look before it that showed others */
 	uint32_t pages_id;    /* pages-N.img; 0: none */

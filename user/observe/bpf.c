@@ -29,6 +29,7 @@
 #include "bpf/file.skel.h"
 #include "bpf/task.skel.h"
 #include "bpf/vma.skel.h"
+#include "sys/uapi.h"
 
 enum { SELF_TRIES = 100 };
 
@@ -364,31 +365,50 @@ static int read_symbols(struct bpf_state *s)
 	return 0;
 }
 
+/* The flags of bcr's own address space. */
+static int read_own_flags(struct bpf_state *s, uint64_t *ret)
+{
+	/* Children of ours, which come along, may come and go. */
+	int err = -EAGAIN;
+
+	for (int tries = 0; err == -EAGAIN && tries < SELF_TRIES; tries++)
+		err = bpf_tasks_read(s, getpid(), false);
+	if (err)
+		return err == -EAGAIN ? fail(err, "observe bcr's own process") : err;
+	*ret = ((const struct task_record *)bpf_array_at(&s->tasks, 0))->mm_flags;
+	return 0;
+}
+
+/* Which bit a prctl(2) of the two sets; 0 when this kernel has none of it. bcr is then as it was. */
+static int learn_flag(struct bpf_state *s, int get, int set, uint64_t *ret)
+{
+	int was = prctl(get, 0, 0, 0, 0), err = 0;
+	uint64_t flags[2] = {};
+
+	*ret = 0;
+	if (was < 0)
+		return 0;
+	/* On first: what setting it leaves behind (MMF_VM_MERGEABLE, that merging was asked for once) is then in both. */
+	for (int i = 0; i < 2 && !err; i++) {
+		prctl(set, !i, 0, 0, 0);
+		err = read_own_flags(s, &flags[i]);
+	}
+	prctl(set, was & 1, was & ~1, 0, 0);
+	*ret = flags[0] ^ flags[1];
+	return err;
+}
+
 /*
- * Two things the kernel's BTF does not tell are learned from this very process: which bit of an mm PR_SET_THP_DISABLE
- * sets, and the vm_ops that the kernel's own mappings share.
+ * Things the kernel's BTF does not tell are learned from this very process: which bits of an mm PR_SET_THP_DISABLE and
+ * PR_SET_MEMORY_MERGE set, and the vm_ops that the kernel's own mappings share.
  */
 static int learn_from_self(struct bpf_state *s)
 {
-	int was = prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
-	uint64_t flags[2] = {};
-	int err = 0;
+	int err = learn_flag(s, PR_GET_THP_DISABLE, PR_SET_THP_DISABLE, &s->thp_flag);
 
-	for (int i = 0; i < 2 && !err && was >= 0; i++) {
-		prctl(PR_SET_THP_DISABLE, i, 0, 0, 0);
-		/* Children of ours, which come along, may come and go. */
-		err = -EAGAIN;
-		for (int tries = 0; err == -EAGAIN && tries < SELF_TRIES; tries++)
-			err = bpf_tasks_read(s, getpid(), false);
-		if (!err)
-			flags[i] = ((const struct task_record *)bpf_array_at(&s->tasks, 0))->mm_flags;
-	}
-	if (was >= 0)
-		prctl(PR_SET_THP_DISABLE, was & 1, was & ~1, 0, 0);
-	if (err)
-		return err == -EAGAIN ? fail(err, "observe bcr's own process") : err;
-	s->thp_flag = flags[0] ^ flags[1];
-	return bpf_vmas_learn(s);
+	if (!err)
+		err = learn_flag(s, BCR_PR_GET_MEMORY_MERGE, BCR_PR_SET_MEMORY_MERGE, &s->merge_flag);
+	return err ? err : bpf_vmas_learn(s);
 }
 
 static int open_objects(struct bpf_state *s)

@@ -62,6 +62,7 @@ struct bpf_state {
 	uint64_t restart_fn[RESTART_POLL + 1]; /* address for each kind; 0: the kernel hides it */
 	uint8_t online[128];     /* processors that can be used */
 	uint64_t thp_flag;       /* bit of mm_flags that PR_SET_THP_DISABLE sets; 0: not known */
+	uint64_t merge_flag;     /* bit of mm_flags that PR_SET_MEMORY_MERGE sets; 0: not known */
 	uint64_t special_ops;    /* vm_ops of the kernel's own mappings ([vdso], ...); 0: not known */
 	struct bpf_seen seen;
 };

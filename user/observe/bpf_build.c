@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <time.h>
@@ -25,6 +26,8 @@ enum {
 	KSIGNAL_GROUP_EXIT = 0x4,
 	KERESTART_RESTARTBLOCK = 516,
 	KMMF_DUMPABLE_MASK = 0x3,
+	KVM_LOCKED = 0x2000, /* as in bpf_vmas.c */
+	KVM_LOCKONFAULT = 0x80000,
 	KSCHED_RESET_ON_FORK = 0x40000000,
 };
 
@@ -452,6 +455,9 @@ static int build_layout(const struct bpf_state *s, struct mm *mm, const struct t
 	mm->env_end = rec->env_end;
 	mm->dumpable = rec->mm_flags & KMMF_DUMPABLE_MASK;
 	mm->thp_disabled = s->thp_flag && rec->mm_flags & s->thp_flag;
+	mm->merge_all = s->merge_flag && rec->mm_flags & s->merge_flag;
+	if (rec->mm_def_flags & KVM_LOCKED)
+		mm->lock_future = MCL_FUTURE | (rec->mm_def_flags & KVM_LOCKONFAULT ? MCL_ONFAULT : 0);
 	/* Pairs up to and with AT_NULL, as /proc/PID/auxv has them. */
 	for (uint32_t i = 0; i + 1 < rec->nr_auxv && i + 1 < OBSERVE_NR_AUXV; i += 2) {
 		if (VEC_PUSH(&mm->auxv, rec->auxv[i]) || VEC_PUSH(&mm->auxv, rec->auxv[i + 1]))

@@ -168,7 +168,7 @@ struct vma_facts {
 	bool may_write;     /* VM_MAYWRITE: a shared file mapping's descriptor was opened for writing */
 	bool dont_copy, wipe_on_fork, dont_dump, hugepage, nohugepage, mergeable, seq_read, rand_read;
 	bool io, pfnmap;    /* device memory */
-	bool sealed, droppable, uffd;
+	bool sealed, droppable, lock_on_fault, reserved, uffd;
 	bool uffd_wp;       /* registered for write protection only; counts as uffd unless bcr did it */
 	bool has_file;
 	bool is_shmem_anon; /* MAP_SHARED|MAP_ANONYMOUS or /dev/zero: file on the kernel's own tmpfs mount */

@@ -22,6 +22,7 @@ static const struct {
 	FLAG("hg", hugepage),	  FLAG("nh", nohugepage), FLAG("mg", mergeable),    FLAG("sr", seq_read),
 	FLAG("rr", rand_read),	  FLAG("io", io),	  FLAG("pf", pfnmap),	    FLAG("sl", sealed),
 	FLAG("dp", droppable),	  FLAG("um", uffd),	  FLAG("uw", uffd_wp),	    FLAG("ui", uffd),
+	FLAG("lf", lock_on_fault), FLAG("ac", reserved),
 #undef FLAG
 };
 

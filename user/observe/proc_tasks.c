@@ -342,6 +342,14 @@ static void fill_layout(struct mm *mm, const struct proc_stat *st, const char *s
 	mm->thp_disabled = !proc_field_u64(status, "THP_enabled", 10, 1);
 }
 
+/* Kernels whose file does not say it (before Linux 6.12), or that hide the file: asked of the stopped process (capture/). */
+static bool merges_all(int dir)
+{
+	_cleanup_free_ char *text = NULL;
+
+	return !proc_read(dir, "ksm_stat", &text, NULL) && strstr(text, "ksm_merge_any: yes");
+}
+
 /*
  * Files of a process that is not dumpable belong to root, whoever it runs as; a process of root itself hides the
  * difference, and then it is taken for dumpable.
@@ -386,6 +394,7 @@ static int fill_live_task(struct task *t, struct task_idents *id, int dir, const
 {
 	id->umask = proc_field_u64(status, "Umask", 8, 0);
 	fill_layout(&id->layout, st, status);
+	id->layout.merge_all = merges_all(dir);
 	fill_ignored(t, status);
 	int err = fill_dumpable(&id->layout, dir, st, status);
 	if (!err)

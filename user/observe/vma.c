@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "observe/observe.h"
+#include "sys/uapi.h"
 
 /* Why a mapping cannot be carried, in words; NULL when it can. */
 static const char *vma_obstacle(const struct vma_facts *f)
@@ -18,10 +19,6 @@ static const char *vma_obstacle(const struct vma_facts *f)
 		return "device memory cannot be saved";
 	if (f->uffd)
 		return "it is registered with a userfaultfd of the program, which is not supported";
-	if (f->sealed)
-		return "it is sealed (mseal), which is not supported";
-	if (f->droppable)
-		return "it is droppable (MAP_DROPPABLE), which is not supported";
 	if (f->shared && !f->has_file && !f->is_shmem_anon)
 		return "it is shared, but nothing tells with what";
 	return NULL;
@@ -69,7 +66,7 @@ static uint32_t vma_status(const struct vma_facts *f)
 
 static uint32_t vma_flags(const struct vma_facts *f, uint32_t status)
 {
-	uint32_t flags = f->shared ? MAP_SHARED : MAP_PRIVATE;
+	uint32_t flags = f->shared ? MAP_SHARED : f->droppable ? (uint32_t)BCR_MAP_DROPPABLE : MAP_PRIVATE;
 
 	if (status & (VMA_ANON_SHARED | VMA_ANON_PRIVATE))
 		flags |= MAP_ANONYMOUS;
@@ -144,6 +141,9 @@ int observe_add_vma(struct mm *mm, pid_t pid, const struct vma_facts *facts)
 	}
 	vma->flags = vma_flags(facts, vma->status);
 	vma->madv = vma_madv(facts);
+	vma->sealed = facts->sealed;
+	vma->reserved = facts->reserved && !facts->shared && !facts->write;
+	vma->lock_on_fault = facts->locked && facts->lock_on_fault;
 	vma->uffd = facts->uffd_ident;
 	/* A write may make private pages at any time. */
 	vma->has_anon = facts->has_anon || (!facts->shared && facts->write);

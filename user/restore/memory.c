@@ -185,8 +185,9 @@ static int map_private(struct filling *fl)
 {
 	const struct vma *vma = fl->vma;
 	bool filled = has_pages(fl->tp->mm, vma);
-	int prot = filled ? PROT_READ | PROT_WRITE : (int)vma->prot;
-	int flags = MAP_PRIVATE | MAP_FIXED | (vma->flags & (MAP_GROWSDOWN | MAP_NORESERVE));
+	/* The kernel reserves memory for what is mapped writable, and keeps it reserved when that is taken away. */
+	int prot = filled ? PROT_READ | PROT_WRITE : (int)vma->prot | (vma->reserved ? PROT_WRITE : 0);
+	int flags = MAP_FIXED | (vma->flags & (MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE));
 	_cleanup_close_ int fd = -1;
 
 	if (vma->status & VMA_FILE_PRIVATE) {
@@ -201,7 +202,7 @@ static int map_private(struct filling *fl)
 		return vma_fail(fl, -errno, "map it");
 	fl->writable = filled;
 	/* A staged mapping that is never touched would merge with its neighbour once it has been moved there. */
-	if ((uintptr_t)fl->at != vma->start && !filled && vma->prot & PROT_WRITE && vma->status & VMA_ANON_PRIVATE) {
+	if ((uintptr_t)fl->at != vma->start && !filled && prot & PROT_WRITE && vma->status & VMA_ANON_PRIVATE) {
 		*(volatile uint8_t *)fl->at = 1;
 		madvise(fl->at, MODEL_PAGE_SIZE, MADV_DONTNEED);
 	}
@@ -266,7 +267,25 @@ static bool is_inherited(const struct mm *parent, const struct vma *vma)
 	return p->start <= vma->start && p->end >= vma->end && !(p->status & special) &&
 	       (p->status & kinds) == (vma->status & kinds) && p->status & kinds && p->file_id == vma->file_id &&
 	       (!vma->file_id || p->pgoff + (vma->start - p->start) == vma->pgoff) &&
-	       !((p->flags ^ vma->flags) & (MAP_GROWSDOWN | MAP_NORESERVE));
+	       !((p->flags ^ vma->flags) & (MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE));
+}
+
+/*
+ * Before children are forked, and while the mapping is writable if it ever is: locking it later would make this process copy
+ * every page that it shares copy-on-write with them. First without making pages, where every error counts; what then is not
+ * readable yields ENOMEM, and is locked all the same.
+ */
+static int lock(const struct filling *fl)
+{
+	size_t len = vma_bytes(fl->vma);
+
+	if (!(fl->vma->flags & MAP_LOCKED))
+		return 0;
+	if (mlock2(fl->at, len, MLOCK_ONFAULT))
+		return vma_fail(fl, -errno, "lock it");
+	if (!fl->vma->lock_on_fault && mlock(fl->at, len) && errno != ENOMEM)
+		return vma_fail(fl, -errno, "lock it");
+	return 0;
 }
 
 static int map_vma(struct filling *fl, const struct mm *parent)
@@ -308,6 +327,8 @@ int task_map_memory(struct restore *r, const struct task_plan *tp, const struct 
 
 		if (!err && !(vma->status & (VMA_VDSO | VMA_VVAR)))
 			err = map_vma(&fl, parent);
+		if (!err && !(vma->status & (VMA_VDSO | VMA_VVAR)))
+			err = lock(&fl);
 	}
 	pages_reader_close(&from);
 	return err;

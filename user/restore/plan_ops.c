@@ -188,8 +188,6 @@ static void plan_vma_state(struct builder *b, const struct vma *vma)
 		if (vma->madv >> advice & 1)
 			CALL(b, "advise", SYS_madvise, vma->start, len, advice);
 	}
-	if (vma->flags & MAP_LOCKED)
-		CALL(b, "lock", SYS_mlock, vma->start, len);
 }
 
 static int plan_memory(struct builder *b)
@@ -215,6 +213,10 @@ static int plan_memory(struct builder *b)
 		if (run->flags & PAGES_GUARD)
 			CALL(b, "guard", SYS_madvise, run->start, run->nr_pages * MODEL_PAGE_SIZE,
 			     BCR_MADV_GUARD_INSTALL);
+	}
+	VEC_FOREACH(vma, &mm->vmas) {
+		if (vma->sealed)
+			CALL(b, "seal", BCR_SYS_mseal, vma->start, vma->end - vma->start);
 	}
 	return 0;
 }
@@ -246,6 +248,10 @@ static void plan_mm_layout(struct builder *b)
 	CALL(b, "close the executable", SYS_close, b->tp->fd_exe);
 	if (mm->thp_disabled)
 		CALL(b, "no huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1);
+	if (mm->merge_all)
+		CALL(b, "merge equal pages", SYS_prctl, BCR_PR_SET_MEMORY_MERGE, 1);
+	if (mm->lock_future)
+		CALL(b, "lock mappings to come", SYS_mlockall, mm->lock_future);
 }
 
 static void plan_sigactions(struct builder *b)

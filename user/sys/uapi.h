@@ -38,6 +38,11 @@ enum {
 
 	BCR_MADV_GUARD_INSTALL = 102, /* since Linux 6.13 */
 	BCR_MADV_GUARD_REMOVE = 103,
+	BCR_MAP_DROPPABLE = 0x08, /* since Linux 6.11, in place of MAP_PRIVATE */
+	BCR_SYS_mseal = 462,      /* since Linux 6.10 */
+
+	BCR_PR_SET_MEMORY_MERGE = 67, /* since Linux 6.4 */
+	BCR_PR_GET_MEMORY_MERGE = 68,
 
 	BCR_PR_TIMER_CREATE_RESTORE_IDS = 77, /* since Linux 6.15 */
 	BCR_PR_TIMER_CREATE_RESTORE_IDS_OFF = 0,

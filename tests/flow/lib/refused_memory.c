@@ -9,13 +9,6 @@
 #include <sys/shm.h>
 #include <sys/syscall.h>
 
-#ifndef SYS_mseal
-#define SYS_mseal 462 /* since Linux 6.10 */
-#endif
-#ifndef MAP_DROPPABLE
-#define MAP_DROPPABLE 0x08 /* since Linux 6.11 */
-#endif
-
 enum { PAGE = 4096, HUGE = 2 << 20, MAX = 16 };
 
 /* Every mapping holds its own words, which are compared in the end. */
@@ -88,28 +81,6 @@ static void build_sysv(void)
 	NEED(shmctl(id, IPC_RMID, NULL) == 0 && at != (void *)-1);
 	fill(at, 2 * PAGE);
 	EXPECT_MAPPING(at, 2 * PAGE, "System V shared memory is not supported");
-}
-
-static void build_sealed(void)
-{
-	void *at = map(2 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-
-	NEED(at);
-	fill(at, 2 * PAGE);
-	if (syscall(SYS_mseal, at, 2 * PAGE, 0))
-		unavailable("mseal");
-	EXPECT_MAPPING(at, 2 * PAGE, "it is sealed");
-}
-
-static void build_droppable(void)
-{
-	void *at = map(2 * PAGE, MAP_DROPPABLE | MAP_ANONYMOUS, -1);
-
-	if (!at)
-		unavailable("MAP_DROPPABLE");
-	/* Not compared: it may be dropped at any time. */
-	memset(at, 1, 2 * PAGE);
-	EXPECT_MAPPING(at, 2 * PAGE, "it is droppable");
 }
 
 /* `mode` is an UFFDIO_REGISTER_MODE_*. */
@@ -226,8 +197,6 @@ int main(int argc, char **argv)
 		{ "memfd", build_memfd, check_filled },
 		{ "memfd-private", build_memfd_private, check_filled },
 		{ "sysv", build_sysv, check_filled },
-		{ "sealed", build_sealed, check_filled },
-		{ "droppable", build_droppable, NULL },
 		{ "uffd-missing", build_uffd_missing, check_filled },
 		{ "uffd-wp", build_uffd_wp, check_filled },
 		{ "hugetlb", build_hugetlb, NULL },
