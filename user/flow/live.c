@@ -53,7 +53,9 @@ static void undo_tracker(struct flow *f)
 
 static int precut(struct flow *f)
 {
-	return tracker_precut(f->tracker, f->running);
+	int err = step_prepare_freeze(f); /* the tracker may hold the target */
+
+	return err ? err : tracker_precut(f->tracker, f->running);
 }
 
 static void forget_model(struct flow *f)

@@ -16,7 +16,6 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "sys/tracee.h"
 #include "track/inner.h"
 
 enum { PAUSE_PERCENT = 50 };
@@ -125,6 +124,11 @@ static void drainer_stop(struct copier *c)
 		close(c->stop_fd);
 }
 
+static int drain_held(void *arg)
+{
+	return drain(arg, true);
+}
+
 /* The ring fills faster than it is emptied: hold the target until it is empty. That is freeze time. */
 static int relieve(struct copier *c)
 {
@@ -132,15 +136,7 @@ static int relieve(struct copier *c)
 
 	if (!t->cow || !t->env.pause || cow_fill(t->cow) < PAUSE_PERCENT)
 		return 0;
-	uint64_t begin_ns = ptrace_now_ns();
-	int err = t->env.pause(t->env.arg, true);
-	if (err)
-		return err;
-	err = drain(c, true);
-	int go_err = t->env.pause(t->env.arg, false);
-	t->stats.pauses++;
-	t->stats.paused_us += (ptrace_now_ns() - begin_ns) / 1000;
-	return err ? err : go_err;
+	return tracker_hold(t, drain_held, c);
 }
 
 /* Pages of a piece, a bit each. */

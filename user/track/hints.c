@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "sys/tracee.h"
 #include "track/inner.h"
 
 enum {
@@ -161,8 +160,9 @@ static int follow_running(struct tracker *t)
 }
 
 /* Follows the eldest hints while the target is held: no fault is under way then, so this is for good. Returns as the above. */
-static int follow_held(struct tracker *t)
+static int follow_held(void *arg)
 {
+	struct tracker *t = arg;
 	size_t nr = cow_nr_hints(t->cow), to = t->hints_taken + HOLD_HINTS;
 
 	if (nr == SIZE_MAX)
@@ -175,21 +175,6 @@ static int follow_held(struct tracker *t)
 	return err;
 }
 
-static int hold_and_follow(struct tracker *t)
-{
-	uint64_t begin_ns = ptrace_now_ns();
-	int err = t->env.pause(t->env.arg, true);
-
-	if (err)
-		return err;
-	err = follow_held(t);
-	int go_err = t->env.pause(t->env.arg, false);
-	t->stats.pauses++;
-	t->stats.holds++;
-	t->stats.paused_us += (ptrace_now_ns() - begin_ns) / 1000;
-	return err < 0 ? err : go_err ? go_err : err;
-}
-
 int tracker_follow(struct tracker *t)
 {
 	int err = t->cow ? follow_running(t) : 1;
@@ -199,7 +184,8 @@ int tracker_follow(struct tracker *t)
 
 		if (nr == SIZE_MAX || nr - t->hints_taken <= HOLD_ABOVE)
 			return 0;
-		err = hold_and_follow(t);
+		err = tracker_hold(t, follow_held, t);
+		t->stats.holds++;
 	}
 	/* 1: the stop will look everywhere. */
 	return err < 0 ? err : 0;

@@ -95,6 +95,13 @@ struct tracker {
 
 struct track_mm *tracker_find(const struct tracker *t, pid_t pid);
 
+/*
+ * Stops the target by env.pause (which must be there), calls `then` unless it is NULL, and lets the target go on. Whoever was
+ * in a direct read has left it: such a call takes hold of pages once, and then writes into them unseen, protected or not; one that
+ * begins later takes hold of them for writing, which lifts the protection. Returns what then() did, or a reported failure.
+ */
+int tracker_hold(struct tracker *t, int (*then)(void *arg), void *arg);
+
 /* A new one for this process. 0 or a reported failure. */
 int mm_add(struct tracker *t, pid_t pid, struct track_mm **ret);
 

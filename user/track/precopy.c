@@ -7,7 +7,6 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "sys/tracee.h"
 #include "track/inner.h"
 
 struct precopy_mm {
@@ -182,20 +181,11 @@ static int list_all(struct precopy *p, const struct model *running)
 	return 0;
 }
 
-/*
- * A direct read that took hold of its pages before they were protected writes into them unseen, until the call
- * is over. No thread that is stopped is in such a call, so whatever is copied after a stop has what the call
- * wrote. A call that begins later takes hold of its pages for writing, which unprotects them.
- */
 static int wait_for_calls(struct precopy *p)
 {
-	uint64_t begin_ns = ptrace_now_ns();
-	int err = p->t->env.pause(p->t->env.arg, true);
+	int err = tracker_hold(p->t, NULL, NULL);
 
-	if (err)
-		return err;
-	err = p->t->env.pause(p->t->env.arg, false);
-	p->stats.paused_us += (ptrace_now_ns() - begin_ns) / 1000;
+	p->stats.paused_us = p->t->stats.paused_us;
 	return err;
 }
 

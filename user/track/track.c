@@ -65,6 +65,20 @@ void tracker_limit(struct tracker *t, uint64_t max_stop_bytes)
 	t->env.max_stop_bytes = max_stop_bytes;
 }
 
+int tracker_hold(struct tracker *t, int (*then)(void *arg), void *arg)
+{
+	uint64_t begin_ns = ptrace_now_ns();
+	int err = t->env.pause(t->env.arg, true);
+
+	if (err)
+		return err;
+	err = then ? then(arg) : 0;
+	int go_err = t->env.pause(t->env.arg, false);
+	t->stats.pauses++;
+	t->stats.paused_us += (ptrace_now_ns() - begin_ns) / 1000;
+	return err >= 0 && go_err ? go_err : err;
+}
+
 struct track_mm *tracker_find(const struct tracker *t, pid_t pid)
 {
 	VEC_FOREACH(tm, &t->mms)
@@ -327,6 +341,21 @@ static void look_before(struct tracker *t, struct track_mm *tm)
 	tm->blind = true;
 }
 
+static int copy_all_ahead(struct tracker *t)
+{
+	/* A direct read that was under way when pages were protected. */
+	int err = t->env.pause ? tracker_hold(t, NULL, NULL) : 0;
+
+	VEC_FOREACH(tm, &t->mms) {
+		if (err || !(*tm)->pid)
+			continue;
+		/* What is written to such a page between the two looks must not be missed by what is copied ahead. */
+		pinned_look(*tm);
+		err = copy_ahead(t, *tm);
+	}
+	return err;
+}
+
 int tracker_precut(struct tracker *t, const struct model *running)
 {
 	int err = running ? watch_all(t, running) : 0;
@@ -355,13 +384,8 @@ int tracker_precut(struct tracker *t, const struct model *running)
 		if (!err)
 			look_before(t, *tm);
 		(*tm)->pinned = false;
-		/* What is written to such a page between the two looks must not be missed by what is copied ahead. */
-		if (!err && t->ops->copies_ahead)
-			pinned_look(*tm);
-		if (!err && t->ops->copies_ahead)
-			err = copy_ahead(t, *tm);
 	}
-	return err;
+	return !err && t->ops->copies_ahead ? copy_all_ahead(t) : err;
 }
 
 /*
