@@ -136,7 +136,7 @@ tree() {
 	local p
 	echo "$1"
 	# shellcheck disable=SC2013 # the file is words
-	for p in $(cat /proc/"$1"/task/*/children 2>/dev/null); do
+	for p in $(cat /proc/"$1"/task/*/children 2>/dev/null || true); do
 		tree "$p"
 	done
 }
