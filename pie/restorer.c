@@ -13,6 +13,8 @@
 
 #include "pie/syscall-x86_64.h"
 
+enum { CLONE_TRIES = 200 };
+
 void blob_start(struct restorer_args *args);
 void thread_run(struct restorer_thread *th) __attribute__((noreturn));
 
@@ -84,6 +86,13 @@ static long make_thread(struct restorer_thread *self, __u64 index)
 	};
 	long ret = clone_thread(&ca, th);
 
+	/* The number of a thread that is gone for all to see may not be free yet (clone_with_pid() in restore/task.c). */
+	for (int i = 0; ret == -17 && i < CLONE_TRIES; i++) {
+		struct { long sec, nsec; } pause = { 0, 500000 };
+
+		pie_syscall2(__NR_nanosleep, &pause, 0);
+		ret = clone_thread(&ca, th);
+	}
 	return ret > 0 && ret != tid ? -17 /* EEXIST: cannot be with set_tid */ : ret;
 }
 
