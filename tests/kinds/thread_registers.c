@@ -1,26 +1,30 @@
 /*
- * 50 threads, each with values of its own in every register that holds user data, thread-local storage, signal mask,
- * alternate stack, name, robust list, gs base and rounding mode. Half of them spin in user mode when they are dumped,
- * half wait in a system call; the registers are filled before and stored after by one piece of assembly.
+ * 64 threads, each with values of its own in every register file that the processor has (general, x87, SSE, AVX, AVX-512,
+ * protection keys), thread-local storage, fs and gs base, signal mask, alternate stack, name, robust list, rseq and rounding
+ * mode. Half of them spin in user mode when they are dumped, half wait in a system call; the registers are filled before
+ * and stored after by one piece of assembly, and compared bit by bit.
  */
 #include <asm/prctl.h>
+#include <cpuid.h>
 #include <fenv.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-#include "self.h"
+#include "target.h"
 
-enum { NR_THREADS = 50, NR_ZMM = 32, NR_K = 8, NR_X87 = 6, NR_GENERAL = 8 };
+enum { NR_THREADS = 64, NR_ZMM = 32, NR_K = 8, NR_X87 = 6, NR_GENERAL = 8 };
 
 enum level { SSE, AVX, AVX512 };
 
 struct registers {
 	uint64_t zmm[NR_ZMM][8];
 	uint64_t k[NR_K];
-	long double x87[NR_X87];
+	uint8_t x87[NR_X87][16]; /* 10 bytes each */
 	uint64_t general[NR_GENERAL]; /* rbx rbp r8 r9 r10 r12 r13 r14 */
 };
 
@@ -36,6 +40,7 @@ struct thread {
 static struct thread *threads;
 static volatile uint32_t go;
 static enum level level;
+static int has_keys; /* protection keys */
 static pthread_mutex_t robust[NR_THREADS];
 
 /*
@@ -114,32 +119,65 @@ static uint64_t value(int thread, int which)
 static void choose_registers(struct thread *t)
 {
 	struct registers *r = &t->before;
-	uint64_t *words = r->zmm[0];
 	/* What the processor does not have stays zero on both sides. */
 	int width = level == AVX512 ? 8 : level == AVX ? 4 : 2;
 
 	for (int i = 0; i < (level == AVX512 ? NR_ZMM : 16); i++)
 		for (int k = 0; k < width; k++)
-			words[i * 8 + k] = value(t->number, i * 8 + k);
+			r->zmm[i][k] = value(t->number, i * 8 + k);
 	for (int i = 0; i < NR_K && level == AVX512; i++)
 		r->k[i] = value(t->number, 1000 + i);
-	for (int i = 0; i < NR_X87; i++)
-		r->x87[i] = (long double)value(t->number, 2000 + i) / 3;
+	for (int i = 0; i < NR_X87; i++) {
+		long double x = (long double)value(t->number, 2000 + i) / 3;
+
+		memcpy(r->x87[i], &x, 10);
+	}
 	for (int i = 0; i < NR_GENERAL; i++)
 		r->general[i] = value(t->number, 3000 + i);
 }
 
 static void check_registers(const struct thread *t)
 {
-	const uint64_t *a = (const void *)&t->before, *b = (const void *)&t->after;
+	const uint8_t *a = (const void *)&t->before, *b = (const void *)&t->after;
 
-	for (size_t i = 0; i < offsetof(struct registers, x87) / 8; i++)
-		CHECK(a[i] == b[i], "thread %d: word %zu of the vector registers is %#lx, was %#lx", t->number, i,
-		      b[i], a[i]);
-	for (int i = 0; i < NR_X87; i++)
-		CHECK(t->before.x87[i] == t->after.x87[i], "thread %d: x87 register %d", t->number, i);
-	for (int i = 0; i < NR_GENERAL; i++)
-		CHECK(t->before.general[i] == t->after.general[i], "thread %d: general register %d", t->number, i);
+	for (size_t i = 0; i < sizeof(t->before); i++)
+		if (a[i] != b[i])
+			TARGET_FAIL("thread %d: byte %zu of its registers is %#x, was %#x", t->number, i, b[i], a[i]);
+}
+
+/* Rights of the 15 keys that no memory has; key 0 is that of all memory. */
+static uint32_t key_rights(int n)
+{
+	return (uint32_t)value(n, 7000) & ~3u;
+}
+
+static uint32_t read_keys(void)
+{
+	uint32_t a, d;
+
+	__asm__ volatile("rdpkru" : "=a"(a), "=d"(d) : "c"(0));
+	return a;
+}
+
+static void write_keys(uint32_t rights)
+{
+	__asm__ volatile("wrpkru" : : "a"(rights), "c"(0), "d"(0));
+}
+
+static uint32_t read_mxcsr(void)
+{
+	uint32_t mxcsr;
+
+	__asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+	return mxcsr;
+}
+
+static uint16_t read_control_word(void)
+{
+	uint16_t word;
+
+	__asm__ volatile("fnstcw %0" : "=m"(word));
+	return word;
 }
 
 static const int roundings[] = { FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO };
@@ -152,25 +190,32 @@ static void *robust_head(void)
 	void *head = NULL;
 	size_t len = 0;
 
-	NEED(syscall(SYS_get_robust_list, 0, &head, &len) == 0);
-	CHECK(len == 24, "robust list of length %zu", len);
+	CHECK(!syscall(SYS_get_robust_list, 0, &head, &len));
+	CHECK_EQUAL(len, 24);
 	return head;
 }
 
 extern const ptrdiff_t __rseq_offset;
 extern const unsigned int __rseq_size;
 
-static void check_rseq(const struct thread *t)
+static void check_rseq(void)
 {
 	uint32_t *area = (uint32_t *)((char *)__builtin_thread_pointer() + __rseq_offset);
 
 	if (!__rseq_size)
 		return;
 	/* cpu_id_start and cpu_id: -1 and -2 mean that the kernel does not know the area. */
-	CHECK(area[1] < 4096, "thread %d: rseq says processor %d", t->number, (int)area[1]);
+	CHECK(area[1] < 4096);
 	/* EBUSY: that very area; EINVAL: with another length than we think. */
-	CHECK(syscall(SYS_rseq, area, 32, 0, 0x53053053) < 0 && (errno == EBUSY || errno == EINVAL),
-	      "thread %d: rseq was not registered any more", t->number);
+	CHECK(syscall(SYS_rseq, area, 32, 0, 0x53053053) < 0 && (errno == EBUSY || errno == EINVAL));
+}
+
+static unsigned long base(int code)
+{
+	unsigned long at;
+
+	CHECK(!syscall(SYS_arch_prctl, code, &at));
+	return at;
 }
 
 static void *run(void *arg)
@@ -178,14 +223,14 @@ static void *run(void *arg)
 	struct thread *t = arg;
 	int n = t->number;
 	stack_t stack = { .ss_sp = t->stack, .ss_size = sizeof(t->stack) }, stack_after;
+	unsigned long gs = value(n, 6000) >> 20, fs = base(ARCH_GET_FS);
 	sigset_t mask, mask_after;
 	char name[16], name_after[16];
-	unsigned long gs;
 
 	tls_number = n;
 	for (int i = 0; i < 32; i++)
 		tls[i] = value(n, 4000 + i);
-	NEED(sigaltstack(&stack, NULL) == 0);
+	CHECK(!sigaltstack(&stack, NULL));
 	sigemptyset(&mask);
 	for (int i = 1; i < 30; i++) {
 		if (value(n, 5000 + i) & 1)
@@ -194,11 +239,15 @@ static void *run(void *arg)
 	pthread_sigmask(SIG_SETMASK, &mask, NULL);
 	snprintf(name, sizeof(name), "t%d (odd) name", n);
 	prctl(PR_SET_NAME, name);
-	NEED(syscall(SYS_arch_prctl, ARCH_SET_GS, value(n, 6000) >> 20) == 0);
+	CHECK(!syscall(SYS_arch_prctl, ARCH_SET_GS, gs));
 	fesetround(roundings[n % 4]);
 	void *head = robust_head();
 	pthread_mutex_lock(&robust[n]);
 	choose_registers(t);
+	uint32_t mxcsr = read_mxcsr();
+	uint16_t control = read_control_word();
+	if (has_keys)
+		write_keys(key_rights(n));
 
 	char byte;
 	if (n % 2)
@@ -206,70 +255,75 @@ static void *run(void *arg)
 	else
 		hold_registers(&t->before, &t->after, &t->loops, -1, level, &go);
 
+	uint32_t keys = has_keys ? read_keys() : 0;
 	check_registers(t);
-	CHECK(tls_number == n, "thread %d: thread-local number %d", n, tls_number);
+	if (has_keys)
+		CHECK_EQUAL(keys, key_rights(n));
+	CHECK_EQUAL(read_mxcsr(), mxcsr);
+	CHECK_EQUAL(read_control_word(), control);
+	CHECK_EQUAL(tls_number, n);
 	for (int i = 0; i < 32; i++)
-		CHECK(tls[i] == value(n, 4000 + i), "thread %d: thread-local word %d", n, i);
+		CHECK(tls[i] == value(n, 4000 + i));
 	sigaltstack(NULL, &stack_after);
-	CHECK(stack_after.ss_sp == stack.ss_sp && stack_after.ss_size == stack.ss_size && !stack_after.ss_flags,
-	      "thread %d: alternate stack", n);
+	CHECK(stack_after.ss_sp == stack.ss_sp && stack_after.ss_size == stack.ss_size && !stack_after.ss_flags);
 	pthread_sigmask(SIG_SETMASK, NULL, &mask_after);
 	for (int i = 1; i < 65; i++)
-		CHECK(sigismember(&mask, i) == sigismember(&mask_after, i), "thread %d: signal %d in the mask", n, i);
+		CHECK_EQUAL(sigismember(&mask_after, i), sigismember(&mask, i));
 	prctl(PR_GET_NAME, name_after);
-	CHECK(!strcmp(name, name_after), "thread %d: name '%s'", n, name_after);
-	NEED(syscall(SYS_arch_prctl, ARCH_GET_GS, &gs) == 0);
-	CHECK(gs == value(n, 6000) >> 20, "thread %d: gs base %#lx", n, gs);
-	CHECK(fegetround() == roundings[n % 4], "thread %d: rounding mode %#x", n, fegetround());
-	CHECK(robust_head() == head, "thread %d: robust list", n);
-	check_rseq(t);
+	CHECK(!strcmp(name, name_after));
+	CHECK(base(ARCH_GET_GS) == gs && base(ARCH_GET_FS) == fs);
+	CHECK_EQUAL(fegetround(), roundings[n % 4]);
+	CHECK(robust_head() == head);
+	check_rseq();
 	/* Ends with its mutex locked: the kernel finds it in the robust list. */
 	return NULL;
 }
 
-int main(int argc, char **argv)
+static void nap(void)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+}
+
+int main(void)
 {
 	pthread_mutexattr_t attr;
+	unsigned a, b, c, d;
 
-	self_init(argc, argv);
 	__builtin_cpu_init();
 	level = __builtin_cpu_supports("avx512bw") ? AVX512 : __builtin_cpu_supports("avx") ? AVX : SSE;
-	printf("level %d\n", level);
-	fflush(stdout);
+	has_keys = __get_cpuid_count(7, 0, &a, &b, &c, &d) && c & 1 << 4; /* the kernel uses them, OSPKE */
+	printf("vector registers of level %d, %s protection keys\n", level, has_keys ? "with" : "without");
 	threads = mmap(NULL, NR_THREADS * sizeof(*threads), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	NEED(threads != MAP_FAILED);
+	CHECK(threads != MAP_FAILED);
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
 
 	for (int i = 0; i < NR_THREADS; i++) {
 		threads[i].number = i;
-		NEED(pipe(threads[i].pipe) == 0);
+		CHECK(!pipe(threads[i].pipe));
 		pthread_mutex_init(&robust[i], &attr);
-		CHECK(pthread_create(&threads[i].thread, NULL, run, &threads[i]) == 0, "no thread");
+		CHECK(!pthread_create(&threads[i].thread, NULL, run, &threads[i]));
 	}
 	/* Those that spin do so; the others have their mutex, right before their read. */
 	for (int i = 0; i < NR_THREADS; i++) {
 		while (i % 2 ? !robust[i].__data.__lock : !threads[i].loops)
-			self_nap(1000000);
+			nap();
 	}
-	self_nap(20000000);
-	self_ready();
-	self_wait();
+	target_ready();
 
 	uint64_t loops[NR_THREADS];
 	for (int i = 0; i < NR_THREADS; i += 2)
 		loops[i] = threads[i].loops;
 	for (int i = 0; i < NR_THREADS; i += 2) {
 		while (threads[i].loops == loops[i]) /* each still runs */
-			self_nap(1000000);
+			nap();
 	}
 	go = 1;
 	for (int i = 1; i < NR_THREADS; i += 2)
-		NEED(write(threads[i].pipe[1], "", 1) == 1);
+		CHECK_EQUAL(write(threads[i].pipe[1], "", 1), 1);
 	for (int i = 0; i < NR_THREADS; i++) {
 		pthread_join(threads[i].thread, NULL);
-		int err = pthread_mutex_lock(&robust[i]);
-		CHECK(err == EOWNERDEAD, "mutex of ended thread %d: %s", i, strerror(err));
+		CHECK_EQUAL(pthread_mutex_lock(&robust[i]), EOWNERDEAD);
 	}
-	self_pass();
+	return target_pass();
 }
