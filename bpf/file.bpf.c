@@ -35,7 +35,7 @@ struct {
 	__type(value, struct epoll_record);
 } epoll_items SEC(".maps");
 
-__u32 wanted_pid = 0; /* in the initial pid namespace */
+__u32 wanted_pid = 0; /* in the initial pid namespace: the thread whose descriptors are read */
 __u32 nr_states = 0;
 /* For observe_one_state. */
 __u32 wanted_fd = 0, wanted_slot = 0;
@@ -382,7 +382,7 @@ static __always_inline __u32 begin_table(struct task_struct *task, struct table_
 	return files ? BPF_CORE_READ(fdt, max_fds) : 0;
 }
 
-/* The descriptors of the process `wanted_pid`, which is stopped. */
+/* The descriptors of the thread `wanted_pid`, which is stopped. */
 SEC("syscall")
 int observe_states(void *ctx)
 {
@@ -428,7 +428,8 @@ int observe_files(struct bpf_iter__task_file *ctx)
 	__u32 zero = 0;
 	__u64 word = 0;
 
-	if (!task || !file)
+	/* The iterator goes to all threads when the main one has exited, and Linux 6.1 to another one in any case. */
+	if (!task || !file || task->pid != wanted_pid)
 		return 0;
 	struct file_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	if (!s)

@@ -26,6 +26,7 @@ enum {
 	MAX_EXTRAS = 1 << 20,
 	PFA_NO_NEW_PRIVS = 0, /* bit of task_struct::atomic_flags */
 	JOBCTL_STOP_SIGMASK = 0xffff,
+	PF_KTHREAD = 0x00200000,
 };
 
 extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
@@ -328,8 +329,6 @@ static __always_inline struct task_record *add_task(struct task_struct *t)
 	zero(r, sizeof(*r));
 	r->task = (__u64)t;
 	r->now_ns = bpf_ktime_get_ns();
-	r->files = (__u64)BPF_CORE_READ(t, files);
-	r->fs = (__u64)BPF_CORE_READ(t, fs);
 	r->sighand = (__u64)BPF_CORE_READ(t, sighand);
 	r->global_tgid = t->tgid;
 	r->global_ppid = BPF_CORE_READ(t, real_parent, tgid);
@@ -351,6 +350,23 @@ static __always_inline struct task_record *add_task(struct task_struct *t)
 	if (r->sighand)
 		bpf_probe_read_kernel(r->sigactions, sizeof(r->sigactions),
 				      (void *)r->sighand + bpf_core_field_offset(struct sighand_struct, action));
+	return r;
+}
+
+/* A thread that has not exited, as far as its process can be seen by it: memory goes first. Kernel threads have none. */
+static __always_inline bool is_living(struct task_struct *t)
+{
+	return BPF_CORE_READ(t, mm) || t->flags & PF_KTHREAD;
+}
+
+/* What the threads of a process share; of one that lives: the main one may have exited. */
+static __always_inline void fill_shared(struct task_record *r, struct task_struct *t)
+{
+	r->global_living = t->pid;
+	r->living = pid_seen(BPF_CORE_READ(t, thread_pid));
+	r->files = (__u64)BPF_CORE_READ(t, files);
+	r->fs = (__u64)BPF_CORE_READ(t, fs);
+	fill_namespaces(r, t);
 	if (r->fs) {
 		struct fs_struct *fs = (void *)r->fs;
 
@@ -361,7 +377,6 @@ static __always_inline struct task_record *add_task(struct task_struct *t)
 	struct mm_struct *mm = BPF_CORE_READ(t, mm);
 	if (mm)
 		fill_mm(r, mm);
-	return r;
 }
 
 /* Sets are 64 bits wide in every version; since Linux 6.3 one word, an array of two halves before. */
@@ -558,16 +573,26 @@ int observe_task(void *ctx)
 	struct task_struct *t;
 	struct task_record *r;
 	struct bpf_iter_task it;
+	__u32 living = 0;
 
 	if (!leader)
 		return 1;
 	r = add_task(leader);
 	bpf_rcu_read_lock();
 	bpf_iter_task_new(&it, leader, TASK_ITER_PROC_THREADS);
-	while ((t = bpf_iter_task_next(&it)))
+	while ((t = bpf_iter_task_next(&it))) {
+		if (!living && is_living(t))
+			living = t->pid;
 		add_thread(t);
+	}
 	bpf_iter_task_destroy(&it);
 	bpf_rcu_read_unlock();
+	t = living ? bpf_task_from_pid(living) : NULL;
+	if (t) {
+		if (r)
+			fill_shared(r, t);
+		bpf_task_release(t);
+	}
 	finish_task(r, leader);
 	bpf_task_release(leader);
 	return 0;
@@ -589,10 +614,16 @@ int observe_task_iter(struct bpf_iter__task *ctx)
 {
 	struct task_struct *t = ctx->task;
 
-	if (t && t->pid == t->tgid)
+	if (!t)
+		return 0;
+	if (t->pid == t->tgid)
 		add_task(t);
-	if (t)
-		add_thread(t);
+
+	__u32 slot = nr_tasks - 1;
+	struct task_record *r = bpf_map_lookup_elem(&tasks, &slot);
+	if (r && !r->global_living && is_living(t))
+		fill_shared(r, t);
+	add_thread(t);
 	return 0;
 }
 

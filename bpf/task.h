@@ -30,6 +30,8 @@ struct task_record {
 	__u32 global_tgid, global_ppid;
 	__u32 pid, ppid, pgid, sid; /* in the pid namespace of the observer */
 	__u32 nr_threads;
+	__u32 global_living; /* a thread that has memory, descriptors and directories: the main one, or it has exited; 0: none */
+	__u32 living;        /* the same as the observer numbers it */
 	__u32 exit_state, exit_code;
 	__u32 signal_flags, group_exit_code, stop_signal;
 	__u32 task_flags; /* PF_* */

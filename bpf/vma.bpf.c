@@ -9,6 +9,8 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
+__u32 wanted_tid = 0; /* in the initial pid namespace: the thread of which mappings are shown */
+
 struct vma_scratch {
 	struct vma_record vma;
 	struct file_record file;
@@ -39,9 +41,9 @@ int observe_vmas(struct bpf_iter__task_vma *ctx)
 
 	/*
 	 * The iterator goes to threads with a descriptor table of their own as well, and shows the same mappings
-	 * again.
+	 * again; to all threads, when the main one has exited.
 	 */
-	if (!vma || !task || task->pid != task->tgid)
+	if (!vma || !task || task->pid != wanted_tid)
 		return 0;
 	struct vma_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	if (!s)

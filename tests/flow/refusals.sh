@@ -71,7 +71,7 @@ for mode in memfd memfd-private sysv uffd-missing uffd-wp hugetlb deleted-shared
 	io-uring-closed perf; do
 	try $mode "$lib/refused_memory" $mode
 done
-for mode in seccomp-strict seccomp-filter seccomp-filter-thread thread-files thread-fs thread-uts dead-leader traced share-vm \
+for mode in seccomp-strict seccomp-filter seccomp-filter-thread thread-files thread-fs thread-uts traced share-vm \
 	share-sighand vfork zombie ns-uts ns-mnt ns-net ns-ipc ns-user ns-cgroup ns-pid ns-time \
 	children-pid children-time; do
 	try $mode "$lib/refused_tasks" $mode

@@ -17,7 +17,7 @@
 #include "image/image.h"
 #include "model/model.h"
 
-enum { ROOT = 100, THREAD = 101, CHILD = 110, SHARER = 120, ZOMBIE = 130 };
+enum { ROOT = 100, THREAD = 101, CHILD = 110, SHARER = 120, LEFT = 121, ZOMBIE = 130 };
 
 static inline uint32_t xsave_size(void)
 {
@@ -106,6 +106,18 @@ static inline void make_thread(struct task *t, pid_t tid, uint8_t seed)
 	th->affinity[127] = 0x80;
 	if (seed % 2)
 		th->restart = (struct restart){ RESTART_NANOSLEEP, 230, CLOCK_MONOTONIC, 123456789 };
+}
+
+/* The main thread exits, and leaves the process to others. */
+static inline void exit_thread(struct task *t, uint32_t exit_code)
+{
+	struct thread *th = &t->threads.v[0];
+
+	free(th->cpu.fpu.xsave);
+	memset(&th->cpu, 0, sizeof(th->cpu));
+	th->clear_tid = 0;
+	th->exited = true;
+	t->exit_code = exit_code;
 }
 
 static inline struct task *make_task(struct model *m, pid_t pid, pid_t ppid, uint32_t mm_id,
@@ -420,6 +432,8 @@ static inline struct model *make_model(void)
 	t->stop_signal = SIGTSTP;
 	t = make_task(m, SHARER, CHILD, mm->id, files->id, fs->id);
 	make_thread(t, SHARER, 6);
+	make_thread(t, LEFT, 8);
+	exit_thread(t, 0x2300);
 
 	t = VEC_ADD(&m->tasks);
 	*t = (struct task){ .pid = ZOMBIE, .ppid = ROOT, .pgid = ROOT, .sid = ROOT, .state = TASK_ZOMBIE,

@@ -87,6 +87,7 @@ static void same_creds(const char *what, const struct creds *x, const struct cre
 static void same_thread(const char *what, const struct thread *x, const struct thread *y)
 {
 	SAME(tid);
+	SAME(exited);
 	SAME_BYTES(comm);
 	same_cpu(what, &x->cpu, &y->cpu);
 	SAME_BYTES(restart);

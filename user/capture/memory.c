@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "sys/pagemap.h"
+#include "sys/proc.h"
 
 enum { CHUNK_BYTES = 4 << 20 };
 
@@ -119,7 +120,7 @@ static int read_target(const struct copier *c, pid_t pid, int *mem_fd, taddr_t a
 	if (*mem_fd < 0) {
 		char path[48];
 
-		snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+		snprintf(path, sizeof(path), "/proc/%d/mem", proc_living(pid));
 		*mem_fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (*mem_fd < 0)
 			return -errno;
@@ -236,7 +237,7 @@ static int open_shmem(const struct copier *c, struct shmem *s, int *ret)
 	char path[96];
 	struct stat st;
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", s->pid,
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", proc_living(s->pid),
 		 (unsigned long long)s->start, (unsigned long long)s->map_files_end);
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (c->running && (fd < 0 || fstat(fd, &st) || st.st_ino != s->ino))

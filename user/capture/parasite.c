@@ -56,7 +56,7 @@ int parasite_inject(pid_t pid, pid_t tid, struct parasite *ret)
 		return err;
 	err = remote_map(&r, MAP_BYTES, &base);
 	if (!err)
-		err = remote_write(pid, base, parasite_blob, sizeof(parasite_blob));
+		err = remote_write(tid, base, parasite_blob, sizeof(parasite_blob));
 	if (!err)
 		err = protect_code(&r, base);
 	if (err && base)
@@ -126,7 +126,7 @@ static int place_list(const struct parasite *p, const struct remote *r, const st
 	batch->calls[0] = (struct parasite_call){ .nr = SYS_sigaltstack, .args = { 0, altstack } };
 	memcpy(&batch->calls[1], list->calls, list->nr_calls * sizeof(struct parasite_call));
 	memcpy(image + DATA_OFFSET - BATCH_OFFSET, list->data, list->len_data);
-	return remote_write(r->pid, p->base + BATCH_OFFSET, image, STACK_OFFSET - BATCH_OFFSET);
+	return remote_write(r->tid, p->base + BATCH_OFFSET, image, STACK_OFFSET - BATCH_OFFSET);
 }
 
 static int fetch_list(const struct parasite *p, pid_t tid, struct parasite_list *list)
@@ -134,15 +134,15 @@ static int fetch_list(const struct parasite *p, pid_t tid, struct parasite_list 
 	size_t len_calls = list->nr_calls * sizeof(struct parasite_call);
 	taddr_t batch = p->base + BATCH_OFFSET;
 	struct parasite_batch head;
-	int err = remote_read(p->pid, batch, &head, sizeof(head));
+	int err = remote_read(tid, batch, &head, sizeof(head));
 
 	if (!err && head.nr_done != list->nr_calls + 1)
 		err = fail(-EIO, "pid %d thread %d: the parasite stopped after %u of %u calls", p->pid, tid, head.nr_done,
 			   list->nr_calls + 1);
 	if (!err && len_calls)
-		err = remote_read(p->pid, batch + sizeof(head) + sizeof(struct parasite_call), list->calls, len_calls);
+		err = remote_read(tid, batch + sizeof(head) + sizeof(struct parasite_call), list->calls, len_calls);
 	if (!err && list->len_data)
-		err = remote_read(p->pid, p->base + DATA_OFFSET, list->data, list->len_data);
+		err = remote_read(tid, p->base + DATA_OFFSET, list->data, list->len_data);
 	return err;
 }
 

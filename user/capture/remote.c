@@ -70,11 +70,11 @@ static int find_syscall_insn(struct remote *r)
 	size_t len_bytes = 0;
 	taddr_t start = 0;
 
-	if (find_vdso(r->pid, &start, &len_bytes)) {
+	if (find_vdso(r->tid, &start, &len_bytes)) {
 		code = malloc(len_bytes);
 		if (!code)
 			return fail(-ENOMEM, "pid %d: read the vDSO", r->pid);
-		int err = remote_read(r->pid, start, code, len_bytes);
+		int err = remote_read(r->tid, start, code, len_bytes);
 		if (err)
 			return err;
 		const unsigned char *at = memmem(code, len_bytes, syscall_insn, sizeof(syscall_insn));
@@ -86,7 +86,7 @@ static int find_syscall_insn(struct remote *r)
 
 	/* A thread that was stopped inside a call stands right behind such an instruction. */
 	unsigned char own[2];
-	if ((int64_t)r->saved.orig_ax >= 0 && !remote_read(r->pid, r->saved.ip - 2, own, sizeof(own)) &&
+	if ((int64_t)r->saved.orig_ax >= 0 && !remote_read(r->tid, r->saved.ip - 2, own, sizeof(own)) &&
 	    memcmp(own, syscall_insn, sizeof(own)) == 0) {
 		r->syscall_ip = r->saved.ip - 2;
 		return 0;
@@ -104,7 +104,7 @@ static int keep_rseq(struct remote *r)
 
 	if (ptrace_get_rseq(r->tid, &rseq) || !rseq.ptr)
 		return 0;
-	int err = remote_read(r->pid, rseq.ptr + RSEQ_CS_OFFSET, &r->rseq_cs, sizeof(r->rseq_cs));
+	int err = remote_read(r->tid, rseq.ptr + RSEQ_CS_OFFSET, &r->rseq_cs, sizeof(r->rseq_cs));
 	if (!err && r->rseq_cs)
 		r->rseq_cs_at = rseq.ptr + RSEQ_CS_OFFSET;
 	return err;
@@ -178,7 +178,7 @@ int remote_begin(struct remote *r, pid_t pid, pid_t tid, const struct way_back_c
 	if (err) {
 		ptrace_set_regs(tid, &r->saved);
 		ptrace_set_options(tid, 0);
-		way_back_close(pid, &r->way_back, err == -ESRCH);
+		way_back_close(tid, &r->way_back, err == -ESRCH);
 		return fail(err, "pid %d thread %d: block its signals", pid, tid);
 	}
 	return 0;
@@ -302,7 +302,7 @@ static int give_back(struct remote *r)
 	if (!err)
 		err = ptrace_set_sigmask(r->tid, r->saved_sigmask);
 	if (!err && r->rseq_cs_at)
-		err = remote_write(r->pid, r->rseq_cs_at, &r->rseq_cs, sizeof(r->rseq_cs));
+		err = remote_write(r->tid, r->rseq_cs_at, &r->rseq_cs, sizeof(r->rseq_cs));
 	if (!err)
 		err = ptrace_set_regs(r->tid, &r->saved);
 	if (!err)
@@ -315,7 +315,7 @@ int remote_end(struct remote *r)
 	int err = give_back(r);
 
 	/* A thread that is not ours any more may need its frame. */
-	way_back_close(r->pid, &r->way_back, err != 0);
+	way_back_close(r->tid, &r->way_back, err != 0);
 	if (err)
 		return fail(err, "pid %d thread %d: give it its registers back after a remote system call", r->pid, r->tid);
 	for (int sig = 1; sig <= MODEL_NSIG; sig++)

@@ -134,6 +134,7 @@ void capture_fix_syscalls(struct model *m)
 {
 	VEC_FOREACH(t, &m->tasks) {
 		VEC_FOREACH(th, &t->threads)
-			fix_thread(t, th);
+			if (!th->exited)
+				fix_thread(t, th);
 	}
 }

@@ -68,7 +68,7 @@ static int read_by_ptrace(pid_t pid, struct thread *t)
  * Which call a restart block belongs to. A call that was restarted before shows as restart_syscall; the instruction
  * in front of it, in every C library a load of the number, tells which one it was.
  */
-static uint32_t restarted_nr(pid_t pid, const struct cpu_regs *r)
+static uint32_t restarted_nr(pid_t tid, const struct cpu_regs *r)
 {
 	struct __attribute__((packed)) {
 		uint8_t mov_eax;
@@ -78,18 +78,18 @@ static uint32_t restarted_nr(pid_t pid, const struct cpu_regs *r)
 
 	if (r->orig_ax != SYS_restart_syscall)
 		return (uint32_t)r->orig_ax;
-	if (remote_read(pid, r->ip - sizeof(insn), &insn, sizeof(insn)) || insn.mov_eax != 0xb8 || insn.syscall[0] != 0x0f ||
+	if (remote_read(tid, r->ip - sizeof(insn), &insn, sizeof(insn)) || insn.mov_eax != 0xb8 || insn.syscall[0] != 0x0f ||
 	    insn.syscall[1] != 0x05)
 		return SYS_restart_syscall;
 	return insn.nr;
 }
 
 /* The kernel wrote the remaining time for the program at the stop, if the program wants it. */
-static bool read_remaining(pid_t pid, taddr_t request, taddr_t remaining, int64_t *ret_ns)
+static bool read_remaining(pid_t tid, taddr_t request, taddr_t remaining, int64_t *ret_ns)
 {
 	struct timespec asked, left;
 
-	if (!remaining || remote_read(pid, request, &asked, sizeof(asked)) || remote_read(pid, remaining, &left, sizeof(left)))
+	if (!remaining || remote_read(tid, request, &asked, sizeof(asked)) || remote_read(tid, remaining, &left, sizeof(left)))
 		return false;
 	/* Both may be the same memory; otherwise more can never remain than was asked for. */
 	if (left.tv_sec < 0 || left.tv_nsec < 0 || left.tv_nsec >= 1000000000 || left.tv_sec > asked.tv_sec ||
@@ -99,7 +99,7 @@ static bool read_remaining(pid_t pid, taddr_t request, taddr_t remaining, int64_
 	return true;
 }
 
-static void read_restart(pid_t pid, struct thread *t)
+static void read_restart(struct thread *t)
 {
 	const struct cpu_regs *r = &t->cpu.regs;
 
@@ -107,14 +107,14 @@ static void read_restart(pid_t pid, struct thread *t)
 	if ((int64_t)r->ax != -KERNEL_ERESTART_RESTARTBLOCK)
 		return;
 
-	t->restart.nr = restarted_nr(pid, r);
+	t->restart.nr = restarted_nr(t->tid, r);
 	bool known = false;
 	if (t->restart.nr == SYS_nanosleep) {
 		t->restart.clockid = CLOCK_MONOTONIC;
-		known = read_remaining(pid, r->di, r->si, &t->restart.remaining_ns);
+		known = read_remaining(t->tid, r->di, r->si, &t->restart.remaining_ns);
 	} else if (t->restart.nr == SYS_clock_nanosleep) {
 		t->restart.clockid = (uint32_t)r->di;
-		known = read_remaining(pid, r->dx, r->r10, &t->restart.remaining_ns);
+		known = read_remaining(t->tid, r->dx, r->r10, &t->restart.remaining_ns);
 	}
 	t->restart.kind = known ? RESTART_NANOSLEEP : RESTART_UNKNOWN;
 }
@@ -285,7 +285,7 @@ static int ask_timers(const struct parasite *p, pid_t tid, struct posix_timer *t
 
 static int ask_task(const struct parasite *p, struct task *task, struct mm *mm)
 {
-	pid_t tid = task->threads.v[0].tid;
+	pid_t tid = task_living(task)->tid;
 	int err = ask_process(p, tid, task, mm);
 
 	for (size_t i = 0; !err && i < task->timers.nr; i += TIMERS_AT_ONCE) {
@@ -293,21 +293,23 @@ static int ask_task(const struct parasite *p, struct task *task, struct mm *mm)
 		err = ask_timers(p, tid, task->timers.v + i, left < TIMERS_AT_ONCE ? left : TIMERS_AT_ONCE);
 	}
 	for (size_t i = 0; !err && i < task->threads.nr; i++)
-		err = ask_thread(p, &task->threads.v[i]);
+		err = task->threads.v[i].exited ? 0 : ask_thread(p, &task->threads.v[i]);
 	return err;
 }
 
 static int capture_task(struct model *m, struct task *task)
 {
 	struct parasite p;
-	pid_t tid = task->threads.v[0].tid;
+	pid_t tid = task_living(task)->tid;
 
 	/* By ptrace first: the parasite's own signal would be among the pending ones if anything went wrong. */
 	int err = read_pending(task->pid, tid, true, &task->pending);
 	for (size_t i = 0; !err && i < task->threads.nr; i++) {
+		if (task->threads.v[i].exited)
+			continue;
 		err = read_by_ptrace(task->pid, &task->threads.v[i]);
 		if (!err)
-			read_restart(task->pid, &task->threads.v[i]);
+			read_restart(&task->threads.v[i]);
 	}
 	if (err)
 		return err;

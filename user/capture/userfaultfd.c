@@ -132,7 +132,7 @@ int capture_userfaultfd(pid_t pid, int *ret)
 	if (!err && !tids.nr)
 		err = -ESRCH;
 	if (!err)
-		way_back_find(pid, &code);
+		way_back_find(proc_living(pid), &code);
 	/* A thread that has exited meanwhile, or a leader that exited long ago: the next one. */
 	priority_raise(&priority);
 	for (size_t i = 0; i < tids.nr; i++) {

@@ -147,7 +147,7 @@ static void settle_call(struct cpu_regs *r)
 }
 
 /* Sections that must not be interrupted begin anew after a signal: the frame of a thread in one is that of its abort. */
-static int leave_rseq(pid_t pid, pid_t tid, struct cpu_regs *r)
+static int leave_rseq(pid_t tid, struct cpu_regs *r)
 {
 	struct {
 		uint32_t version, flags;
@@ -159,13 +159,13 @@ static int leave_rseq(pid_t pid, pid_t tid, struct cpu_regs *r)
 	if (ptrace_get_rseq(tid, &rseq) || !rseq.ptr)
 		return 0;
 	struct iovec local = { &at, sizeof(at) }, remote = { (void *)(uintptr_t)(rseq.ptr + 8), sizeof(at) };
-	if (process_vm_readv(pid, &local, 1, &remote, 1, 0) != sizeof(at))
+	if (process_vm_readv(tid, &local, 1, &remote, 1, 0) != sizeof(at))
 		return -EFAULT;
 	if (!at)
 		return 0;
 	local = (struct iovec){ &section, sizeof(section) };
 	remote = (struct iovec){ (void *)(uintptr_t)at, sizeof(section) };
-	if (process_vm_readv(pid, &local, 1, &remote, 1, 0) != sizeof(section))
+	if (process_vm_readv(tid, &local, 1, &remote, 1, 0) != sizeof(section))
 		return -EFAULT;
 	if (r->ip - section.start_ip < section.post_commit_offset)
 		r->ip = section.abort_ip;
@@ -173,7 +173,7 @@ static int leave_rseq(pid_t pid, pid_t tid, struct cpu_regs *r)
 }
 
 /* Registers and all, for address `at`; `buf` has room for SIGFRAME_MAX_BYTES. Returns the length or a negative errno. */
-static int build_frame(pid_t pid, pid_t tid, const struct cpu_regs *regs, uint64_t sigmask, taddr_t at, uint8_t *buf,
+static int build_frame(pid_t tid, const struct cpu_regs *regs, uint64_t sigmask, taddr_t at, uint8_t *buf,
 		       struct way_back *w)
 {
 	_cleanup_free_ uint8_t *xsave = malloc(CPU_XSAVE_MAX);
@@ -185,7 +185,7 @@ static int build_frame(pid_t pid, pid_t tid, const struct cpu_regs *regs, uint64
 	if (!xsave)
 		return -ENOMEM;
 	settle_call(&cpu.regs);
-	int err = leave_rseq(pid, tid, &cpu.regs);
+	int err = leave_rseq(tid, &cpu.regs);
 	if (!err)
 		err = ptrace_get_xstate(tid, xsave, &xsave_bytes);
 	if (err)
@@ -211,20 +211,20 @@ static void build_closing(const struct way_back *w, uint64_t words[CLOSING_WORDS
 	memcpy(words, chain, sizeof(chain));
 }
 
-static int write_frame(pid_t pid, pid_t tid, const struct cpu_regs *regs, uint64_t sigmask, struct way_back *w)
+static int write_frame(pid_t tid, const struct cpu_regs *regs, uint64_t sigmask, struct way_back *w)
 {
 	_cleanup_free_ uint8_t *frame = malloc(CLOSING_BYTES + SIGFRAME_MAX_BYTES);
 
 	if (!frame)
 		return -ENOMEM;
-	int len = build_frame(pid, tid, regs, sigmask, 0, frame, w);
+	int len = build_frame(tid, regs, sigmask, 0, frame, w);
 	if (len < 0)
 		return len;
 	w->frame = (regs->sp - RED_ZONE_BYTES - len) & ~(taddr_t)(SIGFRAME_ALIGN - 1);
 	w->closing = w->frame - CLOSING_BYTES;
 	if (w->closing < w->code.stack_start)
 		return -ENOSPC;
-	len = build_frame(pid, tid, regs, sigmask, w->frame, frame + CLOSING_BYTES, w);
+	len = build_frame(tid, regs, sigmask, w->frame, frame + CLOSING_BYTES, w);
 	if (len < 0)
 		return len;
 	build_closing(w, (uint64_t *)frame);
@@ -234,7 +234,7 @@ static int write_frame(pid_t pid, pid_t tid, const struct cpu_regs *regs, uint64
 		return -ENOMEM;
 	ssize_t all = w->len_bytes;
 	struct iovec there = { (void *)(uintptr_t)w->closing, all }, old = { w->before, all }, new = { frame, all };
-	if (process_vm_readv(pid, &old, 1, &there, 1, 0) != all || process_vm_writev(pid, &new, 1, &there, 1, 0) != all)
+	if (process_vm_readv(tid, &old, 1, &there, 1, 0) != all || process_vm_writev(tid, &new, 1, &there, 1, 0) != all)
 		return -EFAULT;
 	return 0;
 }
@@ -246,14 +246,14 @@ void way_back_open(pid_t pid, pid_t tid, const struct way_back_code *code, const
 	int err = 0;
 
 	*ret = (struct way_back){ .code = *code };
-	if (!still_there(pid, &ret->code))
+	if (!still_there(tid, &ret->code))
 		why = "its code has none";
 	else if (regs->sp < code->stack_start || regs->sp >= code->stack_end)
 		why = "it is not on the stack of its process";
 	else if (code->shadow_stack)
 		why = "it has a shadow stack";
 	else
-		err = write_frame(pid, tid, regs, sigmask, ret);
+		err = write_frame(tid, regs, sigmask, ret);
 	if (!why && !err) {
 		ret->open = true;
 		return;

@@ -168,7 +168,7 @@ int freeze_read_cpu(struct freeze *f, struct model *m)
 		if (task->state == TASK_ZOMBIE || task->state == TASK_DEAD)
 			continue;
 		VEC_FOREACH(thread, &task->threads) {
-			err = read_thread_cpu(task->pid, thread);
+			err = thread->exited ? 0 : read_thread_cpu(task->pid, thread);
 			if (err)
 				return err;
 		}

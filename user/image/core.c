@@ -293,6 +293,7 @@ static BcrThreadEntry *save_extra_thread(struct arena *a, const struct thread *t
 	e->tid = th->tid;
 	e->timer_slack_ns = th->timer_slack_ns;
 	e->rseq_flags = th->rseq.flags;
+	e->has_exited = e->exited = th->exited;
 	if (has_affinity(th)) {
 		e->has_affinity = true;
 		e->affinity.data = (uint8_t *)th->affinity;
@@ -321,7 +322,8 @@ static int save_one(struct save *s, struct arena *a, const struct thread *th, Ta
 	if (!core.thread_core)
 		return fail(-ENOMEM, "thread %d: save", th->tid);
 	core.tc = tc;
-	err = cpu_save(a, &s->xstate, th, &core, extra);
+	core.mtype = CORE_ENTRY__MARCH__X86_64;
+	err = th->exited ? 0 : cpu_save(a, &s->xstate, th, &core, extra);
 	if (err == -ENOMEM)
 		return fail(err, "thread %d: save", th->tid);
 	if (err)
@@ -709,6 +711,7 @@ static int load_extra_thread(const struct image_reader *r, const BcrThreadEntry 
 		return bad_image(r, "thread %u: affinity has %zu bytes", e->tid, e->affinity.len);
 	if (e->affinity.len)
 		memcpy(th->affinity, e->affinity.data, e->affinity.len);
+	th->exited = e->exited;
 	th->timer_slack_ns = e->timer_slack_ns;
 	th->rseq.flags = e->rseq_flags;
 	return load_restart(r, e->restart, &th->restart);
@@ -757,6 +760,8 @@ static int load_extra(struct load *l, struct task *t, BcrTaskEntry **ret)
 		err = e ? load_extra_thread(&r, e, th) : 0;
 		if (err)
 			return err;
+		if (th->exited && (th->tid != t->pid || t->threads.nr == 1 || t->exit_code & ~0xff00u))
+			return bad_image(&r, "thread %d has exited, with status %#x", th->tid, t->exit_code);
 	}
 	*ret = take_ptr(msg);
 	return 0;
@@ -791,7 +796,7 @@ static int load_thread_core(const struct image_reader *r, struct load *l, const 
 
 	int err = load_thread(r, core->thread_core, th);
 
-	return err ? err : cpu_load(r, &l->xstate, core, extra_of(extra, th->tid), th);
+	return err || th->exited ? err : cpu_load(r, &l->xstate, core, extra_of(extra, th->tid), th);
 }
 
 static int load_leader(struct load *l, struct task *t, BcrTaskEntry **ret_extra)

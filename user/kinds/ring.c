@@ -132,7 +132,7 @@ static int find_outsider(const struct model *m, const struct pipe *p)
 	struct stat ring;
 	int found = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", p->pid, p->fd);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", proc_living(p->pid), p->fd);
 	if (root < 0 || stat(path, &ring))
 		return -errno;
 	int err = proc_list(root, ".", &pids);
@@ -221,7 +221,7 @@ static int dump_content(struct pipe *p, const struct file *f, pid_t pid, int fd,
 	if (!common_can_read(f)) {
 		char path[48];
 
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, fd);
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", proc_living(pid), fd);
 		opened = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 		if (opened < 0)
 			return fail(-errno, "pid %d fd %d: open the pipe for reading", pid, fd);

@@ -596,6 +596,7 @@ static void cmp_thread(struct compare *c, const struct thread *a, const struct t
 	DEC(sched_priority);
 	DEC(pdeath_signal);
 	DEC(seccomp_mode);
+	DEC(exited);
 	DEC(timer_slack_ns);
 	BYTES(affinity);
 }

@@ -71,6 +71,15 @@ struct task *model_find_task(const struct model *m, pid_t pid)
 	return NULL;
 }
 
+struct thread *task_living(const struct task *t)
+{
+	VEC_FOREACH(th, &t->threads)
+		if (!th->exited)
+			return th;
+	assert(!"a task without living threads");
+	return NULL;
+}
+
 struct task *model_root(const struct model *m)
 {
 	assert(m->tasks.nr > 0);
@@ -97,7 +106,7 @@ size_t model_nr_threads(const struct model *m)
 	return nr;
 }
 
-static void thread_deinit(struct thread *th)
+void thread_deinit(struct thread *th)
 {
 	free(th->cpu.fpu.xsave);
 	VEC_FREE(&th->pending);

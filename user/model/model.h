@@ -59,6 +59,7 @@ struct restart {
 
 struct thread {
 	pid_t tid;
+	bool exited;           /* the main thread has, and left the process to others: it has no processor state any more */
 	char comm[MODEL_COMM_LEN];
 	struct cpu cpu;        /* valid after capture or load */
 	struct restart restart;
@@ -114,7 +115,7 @@ struct rlimit_raw {
 struct task {
 	pid_t pid, ppid, pgid, sid; /* in the pid namespace of the caller */
 	enum task_state state;
-	uint32_t exit_code;   /* zombie: wait status */
+	uint32_t exit_code;   /* wait status of a zombie, or of a main thread that has exited */
 	uint32_t stop_signal; /* stopped: the signal that did it */
 	uint32_t personality;
 	uint32_t mm_id, files_id, fs_id, sighand_id; /* equal id: shared object (CLONE_VM, ...); 0: none (zombie) */
@@ -404,6 +405,12 @@ struct fdtable *model_add_fdtable(struct model *m, uint32_t id);
 struct file *model_add_file(struct model *m, uint32_t id);
 struct pipe *model_add_pipe(struct model *m, uint32_t id);
 struct tty *model_add_tty(struct model *m, uint32_t id);
+
+/* Frees what a thread has; for one that is taken out of its task. */
+void thread_deinit(struct thread *th);
+
+/* The first thread that lives; one does, in a task that is no zombie. */
+struct thread *task_living(const struct task *t);
 
 /* Lookup by id (task: by pid; thread: by tid). NULL when there is none. Linear for tasks, hashed by position otherwise. */
 struct task *model_find_task(const struct model *m, pid_t pid);

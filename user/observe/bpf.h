@@ -36,7 +36,7 @@ struct bpf_seen {
 	VEC(struct task_record) tasks;
 	VEC(struct bpf_table {
 		uint64_t files;
-		uint32_t global_tgid; /* a process that has it */
+		uint32_t global_living; /* a thread that has it */
 	}) tables;
 	/* In the order of observation.fds. */
 	VEC(struct bpf_seen_fd {

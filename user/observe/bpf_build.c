@@ -251,6 +251,15 @@ static void build_restart(const struct bpf_state *s, struct restart *restart, co
 	}
 }
 
+/* A main thread that has exited: what the kernel has taken from it already, or would not tell anybody else. */
+static void forget_gone(struct thread *th)
+{
+	th->clear_tid = th->robust_list = 0;
+	th->robust_list_len = 0;
+	memset(&th->rseq, 0, sizeof(th->rseq));
+	memset(&th->altstack, 0, sizeof(th->altstack));
+}
+
 static int build_thread(struct bpf_run *r, struct task *task, const struct thread_record *t, size_t slot,
 			struct extras_cursor *c)
 {
@@ -283,7 +292,10 @@ static int build_thread(struct bpf_run *r, struct task *task, const struct threa
 	err = build_creds(&th->creds, t, task->pid);
 	if (!err)
 		err = build_pending(c, t->nr_pending, t->sigpending, &th->pending);
-	if (err || !r->stopped || task->state == TASK_ZOMBIE)
+	th->exited = t->exit_state && task->state != TASK_ZOMBIE;
+	if (th->exited)
+		forget_gone(th);
+	if (err || !r->stopped || task->state == TASK_ZOMBIE || th->exited)
 		return err;
 	build_regs(&th->cpu.regs, t);
 	build_restart(r->s, &th->restart, t, &th->cpu.regs);
@@ -428,6 +440,8 @@ static void build_task(struct task *task, const struct task_record *rec)
 	task->exit_signal = rec->exit_signal;
 	task->cgroup_id = rec->cgroup_id;
 	build_ns(task, rec);
+	if (rec->exit_state && task->state != TASK_ZOMBIE)
+		task->exit_code = rec->exit_code;
 	for (int i = 0; i < MODEL_NR_RLIMITS; i++) {
 		task->rlimits[i].cur = rec->rlimits[i][0];
 		task->rlimits[i].max = rec->rlimits[i][1];
@@ -545,10 +559,10 @@ static void judge_thread(struct task_idents *id, const struct task_record *rec, 
 		snprintf(id->refusal, sizeof(id->refusal), "its thread %u %s, which is not supported", t->tid, why);
 }
 
-/* Threads that are on their way out are no part of the model; a zombie is shown by its leader. */
+/* Threads that are on their way out are no part of the model; the main one always is. */
 static bool is_gone(const struct task *task, const struct thread_record *t)
 {
-	return t->exit_state && task->state != TASK_ZOMBIE;
+	return t->exit_state && task->state != TASK_ZOMBIE && t->global_tid != t->global_tgid;
 }
 
 static int build_threads(struct bpf_run *r, struct task *task, struct task_idents *id, const struct task_record *rec,
@@ -569,9 +583,9 @@ static int build_threads(struct bpf_run *r, struct task *task, struct task_ident
 			err = build_thread(r, task, &t[i], first + i, c);
 	}
 	VEC_FREE(&dropped);
-	if (!err && rec->exit_state && task->state != TASK_ZOMBIE)
-		snprintf(id->refusal, sizeof(id->refusal),
-			 "its main thread has ended while others run, which is not supported");
+	/* All others that were seen were on their way out. */
+	if (!err && task->state != TASK_ZOMBIE && task->threads.v[0].exited && task->threads.nr == 1)
+		err = -EAGAIN;
 	return err;
 }
 
@@ -606,9 +620,9 @@ static int build_process(struct bpf_run *r, const struct task_record *rec, size_
 		err = build_layout(r->s, &id->layout, rec);
 	if (err || r->again)
 		return err;
-	err = add_dir(r, rec->pid, &rec->cwd, "cwd", &id->cwd);
+	err = add_dir(r, rec->living, &rec->cwd, "cwd", &id->cwd);
 	if (!err)
-		err = add_dir(r, rec->pid, &rec->root, "root", &id->root);
+		err = add_dir(r, rec->living, &rec->root, "root", &id->root);
 	return err;
 }
 
@@ -683,7 +697,7 @@ int bpf_each_thread(struct bpf_state *s, int (*fn)(void *ctx, pid_t pid, pid_t t
 int bpf_exes_build(struct bpf_run *r)
 {
 	for (size_t i = 0; i < r->records.nr; i++) {
-		int err = add_exe(r, r->records.v[i]->pid, &r->records.v[i]->exe, &r->o->idents.v[i].exe);
+		int err = add_exe(r, r->records.v[i]->living, &r->records.v[i]->exe, &r->o->idents.v[i].exe);
 
 		if (err)
 			return err;

@@ -125,6 +125,7 @@ static int read_files(struct bpf_run *r, size_t at)
 		int err = bpf_attach_process(r->s->file->progs.observe_files, pid, &a->files);
 		if (err)
 			return err;
+		r->s->file->bss->wanted_pid = r->records.v[at]->global_living;
 		r->s->file->bss->nr_epoll_items = 0;
 		r->s->file->bss->last_file = 0;
 		err = bpf_iter_read(a->files, pid, &bytes, &nr_bytes);
@@ -170,7 +171,7 @@ static int read_states(struct bpf_state *s, const struct bpf_table *tables, size
 	for (size_t i = 0; i < nr; i++) {
 		uint32_t ret;
 
-		s->file->bss->wanted_pid = tables[i].global_tgid;
+		s->file->bss->wanted_pid = tables[i].global_living;
 		int err = bpf_run_program(s->file->progs.observe_states, &ret);
 		if (err || ret)
 			return err ? err : -EAGAIN;
@@ -244,7 +245,7 @@ int bpf_files_remember(struct bpf_run *r)
 		err = ident_map_add(&known, rec->files, 1);
 		if (!err)
 			err = VEC_PUSH(&seen->tables,
-				       ((struct bpf_table){ .files = rec->files, .global_tgid = rec->global_tgid }));
+				       ((struct bpf_table){ .files = rec->files, .global_living = rec->global_living }));
 	}
 	ident_map_deinit(&known);
 	for (size_t i = 0; i < r->o->fds.nr && !err; i++) {
@@ -277,7 +278,7 @@ static int new_fd(struct bpf_run *r, size_t at, size_t table, struct observed_fi
 	uint32_t ret;
 
 	memset(of, 0, sizeof(*of));
-	b->bss->wanted_pid = r->s->seen.tables.v[table].global_tgid;
+	b->bss->wanted_pid = r->s->seen.tables.v[table].global_living;
 	b->bss->wanted_fd = state->fd;
 	b->bss->wanted_slot = at;
 	int err = bpf_run_program(b->progs.observe_one_state, &ret);
@@ -287,7 +288,7 @@ static int new_fd(struct bpf_run *r, size_t at, size_t table, struct observed_fi
 		return err;
 	of->rec = *state;
 	snprintf(name, sizeof(name), "fd/%d", state->fd);
-	err = proc_open(of->rec.tgid, &dir);
+	err = proc_open(proc_living(of->rec.tgid), &dir);
 	if (!err)
 		err = proc_readlink(dir, name, &of->path);
 	if (!err && is_epoll(&of->rec))

@@ -154,6 +154,12 @@ static size_t take_vma(const uint8_t *at, size_t left, const struct vma_record *
 	return (*path)[(*v)->path_bytes - 1] ? 0 : taken;
 }
 
+static int iterate(struct bpf_state *s, const struct task_record *t, struct bpf_link *link, uint8_t **ret, size_t *ret_len)
+{
+	s->vma->bss->wanted_tid = t->global_living;
+	return bpf_iter_read(link, t->pid, ret, ret_len);
+}
+
 static int read_mappings(struct bpf_run *r, size_t at)
 {
 	pid_t pid = r->o->m->tasks.v[at].pid;
@@ -168,7 +174,7 @@ static int read_mappings(struct bpf_run *r, size_t at)
 		return -ENOMEM;
 	int err = bpf_attach_process(r->s->vma->progs.observe_vmas, pid, &a->vmas);
 	if (!err)
-		err = bpf_iter_read(a->vmas, pid, &bytes, &nr_bytes);
+		err = iterate(r->s, r->records.v[at], a->vmas, &bytes, &nr_bytes);
 	for (size_t off = 0, taken; !err && off < nr_bytes; off += taken, nr++) {
 		taken = take_vma(bytes + off, nr_bytes - off, &v, &f, &path);
 		if (!taken)
@@ -238,7 +244,7 @@ int bpf_vmas_learn(struct bpf_state *s)
 	int err = bpf_attach_process(s->vma->progs.observe_vmas, getpid(), &link);
 
 	if (!err)
-		err = bpf_iter_read(link, getpid(), &bytes, &nr_bytes);
+		err = iterate(s, self, link, &bytes, &nr_bytes);
 	bpf_link__destroy(link);
 	for (size_t off = 0, taken; !err && off < nr_bytes; off += taken) {
 		taken = take_vma(bytes + off, nr_bytes - off, &v, &f, &path);

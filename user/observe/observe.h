@@ -19,6 +19,7 @@ struct observer;
 
 /* A file seen during a run, before it becomes a struct file. */
 struct observed_file {
+	pid_t via; /* proc: a living thread of process rec.tgid, for kcmp(2) */
 	struct file_record rec;
 	char *path; /* owned; as the kernel prints it, " (deleted)" included; NULL when there is none */
 	VEC(struct epoll_record) epoll_items;

@@ -100,7 +100,8 @@ static void proc_close(void *state)
 static int add_task(struct proc_run *r, pid_t pid)
 {
 	_cleanup_close_ int dir = -1;
-	int err = proc_open(pid, &dir);
+	/* Memory, descriptors and directories are shown by a thread that lives; and all else as well. */
+	int err = proc_open(proc_living(pid), &dir);
 
 	if (err)
 		return proc_fail(err, pid, "open /proc/PID");
@@ -194,7 +195,7 @@ static int run_task_idents(struct proc_run *r, int type)
 		const struct task *t = &r->o->m->tasks.v[at];
 
 		if (t->state != TASK_ZOMBIE && !r->o->idents.v[at].kernel_thread)
-			items[nr++] = (struct kcmp_item){ .pid = t->pid, .at = at };
+			items[nr++] = (struct kcmp_item){ .pid = task_living(t)->tid, .at = at };
 	}
 	qsort_r(items, nr, sizeof(*items), compare_items, &s);
 	uint64_t ident = 0;
@@ -235,6 +236,8 @@ static int check_thread_sharing(struct proc_run *r, size_t at)
 	struct task_idents *id = &r->o->idents.v[at];
 	int err = 0;
 
+	pid_t living = t->threads.nr ? task_living(t)->tid : t->pid;
+
 	for (size_t i = 1; i < t->threads.nr && t->state != TASK_ZOMBIE && !id->kernel_thread; i++) {
 		pid_t tid = t->threads.v[i].tid;
 		const char *what = NULL;
@@ -247,9 +250,9 @@ static int check_thread_sharing(struct proc_run *r, size_t at)
 		if (left_namespaces && !id->refusal[0])
 			snprintf(id->refusal, sizeof(id->refusal),
 				 "its thread %d is in other namespaces than its process, which is not supported", tid);
-		if (proc_kcmp(t->pid, tid, KCMP_FILES, 0, 0, &err))
+		if (proc_kcmp(living, tid, KCMP_FILES, 0, 0, &err))
 			what = "descriptors";
-		else if (proc_kcmp(t->pid, tid, KCMP_FS, 0, 0, &err))
+		else if (proc_kcmp(living, tid, KCMP_FS, 0, 0, &err))
 			what = "working directory and umask";
 		if (what && !id->refusal[0])
 			snprintf(id->refusal, sizeof(id->refusal),

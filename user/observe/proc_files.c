@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "kinds/kinds.h"
 #include "observe/proc.h"
+#include "sys/uapi.h"
 
 /* Inode, device and file system behind a link of /proc. */
 static int fill_inode(int dirfd, const char *name, struct file_record *rec)
@@ -197,9 +198,10 @@ static int fill_descriptor(int dir, int pidfd, struct observed_file *of)
 
 int proc_fds(struct proc_run *r, size_t at)
 {
-	pid_t pid = r->o->m->tasks.v[at].pid;
+	const struct task *t = &r->o->m->tasks.v[at];
+	pid_t pid = t->pid, via = task_living(t)->tid;
 	int dir = r->dirs.v[at];
-	_cleanup_close_ int pidfd = syscall(SYS_pidfd_open, pid, 0);
+	_cleanup_close_ int pidfd = syscall(SYS_pidfd_open, via, via == pid ? 0 : BCR_PIDFD_THREAD);
 	proc_numbers fds = {};
 	int err = pidfd < 0 ? -errno : proc_list(dir, "fd", &fds);
 
@@ -211,6 +213,7 @@ int proc_fds(struct proc_run *r, size_t at)
 			break;
 		}
 		of->rec.files = r->o->idents.v[at].files;
+		of->via = via;
 		of->rec.tgid = pid;
 		of->rec.fd = fds.v[i];
 		err = fill_descriptor(dir, pidfd, of);
@@ -237,12 +240,11 @@ static int compare_inode(const struct file_record *a, uint32_t dev, uint64_t ino
 /* By inode first: descriptions of different inodes cannot be the same, and need no kcmp. */
 static int compare_files(const void *a, const void *b, void *arg)
 {
-	const struct file_record *x = &(*(struct observed_file *const *)a)->rec;
-	const struct file_record *y = &(*(struct observed_file *const *)b)->rec;
+	const struct observed_file *x = *(struct observed_file *const *)a, *y = *(struct observed_file *const *)b;
 	struct file_sort *s = arg;
-	int order = compare_inode(x, y->dev, y->ino);
+	int order = compare_inode(&x->rec, y->rec.dev, y->rec.ino);
 
-	return order ? order : proc_kcmp(x->tgid, y->tgid, KCMP_FILE, x->fd, y->fd, &s->err);
+	return order ? order : proc_kcmp(x->via, y->via, KCMP_FILE, x->rec.fd, y->rec.fd, &s->err);
 }
 
 /* Which occurrence of its number an item is: the kernel numbers those (dup and close make several). */
@@ -256,7 +258,7 @@ static uint32_t item_offset(const struct observed_file *of, size_t at)
 }
 
 /* Does `candidate` name the file that the item watches? kcmp with an errno is "no": the item may be stale. */
-static bool item_watches(const struct observed_file *of, size_t at, const struct file_record *candidate)
+static bool item_watches(const struct observed_file *of, size_t at, const struct observed_file *candidate)
 {
 	struct kcmp_epoll_slot slot = {
 		.efd = of->rec.fd,
@@ -264,7 +266,7 @@ static bool item_watches(const struct observed_file *of, size_t at, const struct
 		.toff = item_offset(of, at),
 	};
 
-	return !syscall(SYS_kcmp, candidate->tgid, of->rec.tgid, KCMP_EPOLL_TFD, (unsigned long)candidate->fd, &slot);
+	return !syscall(SYS_kcmp, candidate->via, of->via, KCMP_EPOLL_TFD, (unsigned long)candidate->rec.fd, &slot);
 }
 
 /* The first of the sorted files with this inode. */
@@ -295,7 +297,7 @@ static void find_watched(const struct file_sort *s, struct observed_file *of, si
 			break;
 		if (i && s->v[i - 1]->rec.file == candidate->file)
 			continue;
-		if (item_watches(of, at, candidate)) {
+		if (item_watches(of, at, s->v[i])) {
 			item->target = candidate->file;
 			break;
 		}

@@ -148,7 +148,8 @@ static int fill_thread(struct task_idents *id, struct thread *th, bool zombie)
 		return err;
 	snprintf(th->comm, sizeof(th->comm), "%.15s", st.comm);
 	th->nice = (int32_t)st.field[19];
-	if (zombie || id->kernel_thread)
+	th->exited = !zombie && (st.state == 'Z' || st.state == 'X');
+	if (zombie || th->exited || id->kernel_thread)
 		return 0;
 	err = thread_calls(th);
 	if (!err)
@@ -175,8 +176,14 @@ static int fill_threads(struct task *t, struct task_idents *id, int dir)
 		}
 		th->tid = i ? tids.v[i - 1] : t->pid;
 		err = fill_thread(id, th, t->state == TASK_ZOMBIE);
+		/* Threads that are on their way out are no part of the model. */
+		if (!err && i && th->exited)
+			thread_deinit(&t->threads.v[--t->threads.nr]);
 	}
 	VEC_FREE(&tids);
+	/* It has ended as a whole since its state was read. */
+	if (!err && t->threads.v[0].exited && t->threads.nr == 1)
+		err = -EAGAIN;
 	return err;
 }
 
@@ -313,7 +320,6 @@ static int fill_state(struct task *t, const struct proc_stat *st)
 	switch (st->state) {
 	case 'Z':
 		t->state = TASK_ZOMBIE;
-		t->exit_code = st->field[52];
 		return 0;
 	case 'X':
 	case 'x':
@@ -383,10 +389,25 @@ static void fill_stat(struct task *t, struct task_idents *id, const struct proc_
 	t->ppid = st->field[4];
 	t->pgid = st->field[5];
 	t->sid = st->field[6];
-	t->exit_signal = (int32_t)st->field[38];
 	id->kernel_thread = st->field[9] & PF_KTHREAD;
 	/* tty_nr: minor in bits 31..20 and 7..0, major in bits 15..8. */
 	id->ctty_rdev = (tty >> 8 & 0xfff) << 20 | (tty & 0xff) | (tty >> 12 & 0xfff00);
+}
+
+/* What the main thread has, dead or alive. */
+static int fill_leader(struct task *t, int dir)
+{
+	struct proc_stat st;
+	char name[48];
+
+	snprintf(name, sizeof(name), "task/%d/stat", t->pid);
+	int err = proc_read_stat(dir, name, &st);
+	if (err)
+		return err;
+	t->exit_signal = (int32_t)st.field[38];
+	if (st.state == 'Z')
+		t->exit_code = st.field[52];
+	return 0;
 }
 
 static int fill_live_task(struct task *t, struct task_idents *id, int dir, const struct proc_stat *st,
@@ -420,7 +441,9 @@ int proc_task(struct proc_run *r, size_t at)
 	if (err)
 		return proc_fail(err, t->pid, "read its state");
 	fill_stat(t, id, &st);
-	err = fill_threads(t, id, dir);
+	err = fill_leader(t, dir);
+	if (!err)
+		err = fill_threads(t, id, dir);
 	if (err)
 		return proc_fail(err, t->pid, "read its threads");
 	if (id->kernel_thread)

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "sys/proc.h"
 
 /* In the order of model.root_ns. */
 static const char *const ns_names[] = { "pid", "net", "ipc", "uts", "mnt", "user", "cgroup", "time" };
@@ -42,6 +43,28 @@ static int refuse_seccomp(const struct task *t, const struct task_idents *id)
 	return 0;
 }
 
+/*
+ * A main thread that has exited is made again by letting one exit. It cannot be ended by a signal (a seccomp filter can, one
+ * thread alone), and the end of the thread that forks a process is what its parent death signal tells of.
+ */
+static int refuse_main_exited(const struct model *m, const struct task *t)
+{
+	int err = 0;
+
+	if (!t->threads.nr || !t->threads.v[0].exited)
+		return 0;
+	if (t->exit_code & 0x7f)
+		err = unsupported("pid %d: its main thread was ended by signal %u while others live on, which cannot be made again",
+				  t->pid, t->exit_code & 0x7f);
+	VEC_FOREACH(child, &m->tasks) {
+		if (child->ppid == t->pid && child->threads.nr && task_living(child)->pdeath_signal)
+			err = unsupported("pid %d: it gets a signal when its parent ends, and the main thread of that, pid %d, has "
+					  "exited while others live on: that is not supported",
+					  child->pid, t->pid);
+	}
+	return err;
+}
+
 int refuse_task(const struct model *m, const struct task *t, const struct task_idents *id, bool final)
 {
 	int err = 0, one;
@@ -49,9 +72,6 @@ int refuse_task(const struct model *m, const struct task *t, const struct task_i
 	if (id->kernel_thread)
 		return unsupported("pid %d: is a kernel thread (%s), which cannot be dumped", t->pid,
 				   t->threads.nr ? t->threads.v[0].comm : "?");
-	if (t->state == TASK_ZOMBIE && t->threads.nr > 1)
-		return unsupported("pid %d: its main thread has exited while %zu others live on, which is not supported",
-				   t->pid, t->threads.nr - 1);
 	if (id->refusal[0])
 		err = unsupported("pid %d: %s", t->pid, id->refusal);
 	if (id->traced)
@@ -61,6 +81,9 @@ int refuse_task(const struct model *m, const struct task *t, const struct task_i
 	if (final && id->vfork_wait)
 		err = unsupported("pid %d: waits for its vfork child to execute a program; try again", t->pid);
 	one = refuse_seccomp(t, id);
+	if (one)
+		err = one;
+	one = refuse_main_exited(m, t);
 	if (one)
 		err = one;
 	one = refuse_namespaces(m, t);
@@ -73,7 +96,7 @@ static uint32_t namespace_ino(pid_t pid, const char *name)
 	char path[64];
 	struct stat st;
 
-	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, name);
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", proc_living(pid), name);
 	return stat(path, &st) ? 0 : st.st_ino;
 }
 

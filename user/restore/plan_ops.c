@@ -452,7 +452,9 @@ static void plan_pending(struct builder *b, const struct thread *th, bool leader
 
 static int plan_thread(struct builder *b, const struct thread *th, bool leader)
 {
-	plan_thread_memory(b, th);
+	/* Not of one that is about to exit: the kernel would write there, and wake others, once more. */
+	if (!th->exited)
+		plan_thread_memory(b, th);
 	CALL(b, "name", SYS_prctl, PR_SET_NAME, put(b, th->comm, sizeof(th->comm), 8));
 	plan_sched(b, th);
 	int err = plan_creds(b, th);
@@ -566,7 +568,8 @@ static void put_threads(struct builder *b, taddr_t threads_at, taddr_t args_at)
 		for (size_t k = 0; k < th->ops.nr; k++)
 			ops[k] = th->ops.v[k].op;
 		rt.ops = put(b, ops, th->ops.nr * sizeof(*ops), 16);
-		put_frame(b, th->thread, &rt);
+		if (!th->thread->exited)
+			put_frame(b, th->thread, &rt);
 		memcpy(tp->area.v + (threads_at - b->p->area) + i * sizeof(rt), &rt, sizeof(rt));
 	}
 	if (b->failed)

@@ -6,8 +6,9 @@
  *
  *   1  a call that the dump broke off and that has a time limit is issued again with the time that was left, through the `syscall`
  *      instruction of the restorer, and broken off at once: the kernel then has a restart block of its own
- *   2  one thread of each process unmaps the restorer, by its own instruction
- *   3  registers and signal mask are set, and the thread is detached
+ *   2  a main thread that had exited while others lived on does so again, through the same instruction
+ *   3  one thread of each process unmaps the restorer, by its own instruction
+ *   4  registers and signal mask are set, and the thread is detached
  *
  * A SIGSTOP that comes from outside meanwhile is put off to the end; all other signals wait, being blocked.
  */
@@ -29,6 +30,7 @@
 #include "base/log.h"
 #include "restore/plan.h"
 #include "sys/interrupted-x86_64.h"
+#include "sys/proc.h"
 #include "sys/tracee.h"
 
 enum { TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD, MAX_STOPS = 64 };
@@ -212,7 +214,7 @@ static int put_timespec(struct leaving *l, taddr_t at, int64_t ns)
 	struct timespec ts = { ns / 1000000000, ns % 1000000000 };
 	struct iovec local = { &ts, sizeof(ts) }, remote = { (void *)(uintptr_t)at, sizeof(ts) };
 
-	if (process_vm_writev(l->tp->task->pid, &local, 1, &remote, 1, 0) != sizeof(ts))
+	if (process_vm_writev(l->tid, &local, 1, &remote, 1, 0) != sizeof(ts))
 		return thread_fail(l, -errno, "write the time its call has left");
 	return 0;
 }
@@ -290,6 +292,52 @@ static int restart_call(struct leaving *l)
 	return 0;
 }
 
+/* --- main threads that have exited --- */
+
+/* Its end is not told to anybody while others of its process live. */
+static int await_exit(struct leaving *l)
+{
+	static const struct timespec look_again = { .tv_nsec = 100000 };
+	uint64_t deadline_ns = ptrace_now_ns() + stop_timeout_ns;
+	_cleanup_close_ int dir = -1;
+	struct proc_stat stat;
+	int err = proc_open(l->tid, &dir);
+
+	for (;;) {
+		if (!err)
+			err = proc_read_stat(dir, "stat", &stat);
+		if (err || stat.state == 'Z')
+			return err ? thread_fail(l, err, "see its end") : 0;
+		if (ptrace_now_ns() > deadline_ns)
+			return thread_fail(l, -ETIMEDOUT, "it does not exit");
+		nanosleep(&look_again, NULL);
+	}
+}
+
+/*
+ * It waits in its restorer, all its signals blocked, and is not to take the process along: should bcr end now, that is what the
+ * other threads do, which are bound to its life still. It is let go when it has begun to exit: there is no way back then.
+ */
+static int exit_again(struct leaving *l)
+{
+	const uint64_t args[6] = { l->tp->task->exit_code >> 8 & 0xff };
+	int err = get_regs(l, &l->regs);
+
+	if (!err) {
+		err = ptrace_set_options(l->tid, PTRACE_O_TRACEEXIT | PTRACE_O_TRACESYSGOOD);
+		err = err ? thread_fail(l, err, "let it go") : 0;
+	}
+	if (!err)
+		err = start_call(l, SYS_exit, args);
+	if (!err)
+		err = expect_stop(l, ptrace_cont, PTRACE_STOP_OTHER);
+	if (!err) {
+		err = ptrace_detach(l->tid, 0);
+		err = err ? thread_fail(l, err, "let it go") : 0;
+	}
+	return err ? err : await_exit(l);
+}
+
 static bool wants_restart(const struct thread *th)
 {
 	return th->restart.kind == RESTART_NANOSLEEP || th->restart.kind == RESTART_FUTEX || th->restart.kind == RESTART_POLL;
@@ -303,7 +351,7 @@ static int put_rseq_cs(struct leaving *l)
 	taddr_t at = l->th->thread->rseq.ptr + offsetof(struct rseq, rseq_cs);
 	struct iovec local = { &cs, sizeof(cs) }, remote = { (void *)(uintptr_t)at, sizeof(cs) };
 
-	if (!cs || process_vm_writev(l->tp->task->pid, &local, 1, &remote, 1, 0) == sizeof(cs))
+	if (!cs || process_vm_writev(l->tid, &local, 1, &remote, 1, 0) == sizeof(cs))
 		return 0;
 	return thread_fail(l, -errno, "put back its restartable sequence");
 }
@@ -345,14 +393,24 @@ static int for_each(struct leaving *all, size_t nr, int (*step)(struct leaving *
 	return 0;
 }
 
-static bool has_restart(const struct leaving *l)
+static bool lives(const struct leaving *l)
 {
-	return wants_restart(l->th->thread);
+	return !l->th->thread->exited;
 }
 
-static bool is_leader(const struct leaving *l)
+static bool has_exited(const struct leaving *l)
 {
-	return l->th == l->tp->threads.v;
+	return l->th->thread->exited;
+}
+
+static bool has_restart(const struct leaving *l)
+{
+	return lives(l) && wants_restart(l->th->thread);
+}
+
+static bool is_first(const struct leaving *l)
+{
+	return l->th->thread == task_living(l->tp->task);
 }
 
 static int bring_to_end(struct restore *r, struct leaving *all, size_t nr)
@@ -362,13 +420,15 @@ static int bring_to_end(struct restore *r, struct leaving *all, size_t nr)
 	if (err)
 		return err;
 	control_set_phase(r->control, PHASE_RESUME);
-	err = for_each(all, nr, run_to_sigreturn, NULL);
+	err = for_each(all, nr, run_to_sigreturn, lives);
 	if (!err)
 		err = for_each(all, nr, restart_call, has_restart);
 	if (!err)
-		err = for_each(all, nr, unmap_restorer, is_leader);
+		err = for_each(all, nr, exit_again, has_exited);
 	if (!err)
-		err = for_each(all, nr, final_state, NULL);
+		err = for_each(all, nr, unmap_restorer, is_first);
+	if (!err)
+		err = for_each(all, nr, final_state, lives);
 	return err;
 }
 
@@ -416,11 +476,11 @@ int restore_resume(struct restore *r, struct restore_stats *stats)
 	}
 	int err = bring_to_end(r, all, nr);
 	if (!err)
-		err = for_each(all, nr, keep_alive, NULL);
+		err = for_each(all, nr, keep_alive, lives);
 	if (!err)
 		err = send_stops(r);
 	if (!err)
-		err = for_each(all, nr, let_go, NULL);
+		err = for_each(all, nr, let_go, lives);
 	if (err)
 		return err;
 	r->released = true;

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "sys/proc.h"
+#include "sys/uapi.h"
 
 int write_exact(int fd, const void *buf, size_t len_bytes)
 {
@@ -43,14 +45,23 @@ int read_exact(int fd, void *buf, size_t len_bytes)
 	return 0;
 }
 
-int fd_of_process(pid_t pid, int fd, int *ret)
+static int fd_of_task(pid_t tid, unsigned flags, int fd, int *ret)
 {
-	_cleanup_close_ int pidfd = syscall(SYS_pidfd_open, pid, 0);
+	_cleanup_close_ int pidfd = syscall(SYS_pidfd_open, tid, flags);
 
 	if (pidfd < 0)
 		return -errno;
 	*ret = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
 	return *ret < 0 ? -errno : 0;
+}
+
+int fd_of_process(pid_t pid, int fd, int *ret)
+{
+	int err = fd_of_task(pid, 0, fd, ret);
+	pid_t living = err ? proc_living(pid) : pid;
+
+	/* A main thread that has exited has no descriptors any more; others can be named since Linux 6.9. */
+	return living == pid ? err : fd_of_task(living, BCR_PIDFD_THREAD, fd, ret);
 }
 
 int fd_reopen(int fd, int flags, int *ret)

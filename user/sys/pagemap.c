@@ -8,6 +8,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "sys/proc.h"
+
 enum { PAGE_SHIFT = 12, VEC_LEN = 4096 };
 
 /* Since Linux 6.7, include/uapi/linux/fs.h; the headers bcr is built with may be older. */
@@ -58,7 +60,7 @@ int pagemap_open(pid_t pid, struct pagemap **ret)
 
 	if (!pm)
 		return -ENOMEM;
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", proc_living(pid));
 	pm->fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (pm->fd < 0) {
 		int err = -errno;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,4 +168,30 @@ int proc_read_stat(int dirfd, const char *name, struct proc_stat *ret)
 uint32_t proc_dev(uint64_t st_dev)
 {
 	return major(st_dev) << 20 | minor(st_dev);
+}
+
+static bool has_exited(int dirfd, const char *name)
+{
+	struct proc_stat stat;
+
+	return !proc_read_stat(dirfd, name, &stat) && (stat.state == 'Z' || stat.state == 'X');
+}
+
+pid_t proc_living(pid_t pid)
+{
+	_cleanup_close_ int dir = -1;
+	proc_numbers tids = {};
+	pid_t ret = pid;
+
+	if (proc_open(pid, &dir) || !has_exited(dir, "stat") || proc_list(dir, "task", &tids))
+		return pid;
+	for (size_t i = 0; i < tids.nr && ret == pid; i++) {
+		char name[48];
+
+		snprintf(name, sizeof(name), "task/%d/stat", tids.v[i]);
+		if (tids.v[i] != pid && !has_exited(dir, name))
+			ret = tids.v[i];
+	}
+	VEC_FREE(&tids);
+	return ret;
 }

@@ -18,6 +18,12 @@ int proc_open(pid_t pid, int *ret);
 /* Reads a file below the directory whole: owned text with a NUL behind. `ret_len` may be NULL. */
 int proc_read(int dirfd, const char *name, char **ret, size_t *ret_len);
 
+/*
+ * A thread through which the memory, descriptors and directories of a process are reached: its main thread, or another one
+ * when that has exited and left the process to others. The same number when there is none, or no such process.
+ */
+pid_t proc_living(pid_t pid);
+
 /* What a link below the directory says, owned. */
 int proc_readlink(int dirfd, const char *name, char **ret);
 

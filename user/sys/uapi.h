@@ -50,6 +50,8 @@ enum {
 	BCR_PR_TIMER_CREATE_RESTORE_IDS_GET = 2,
 
 	BCR_UFFD_FEATURE_WP_ASYNC = 1 << 15, /* since Linux 6.7 */
+
+	BCR_PIDFD_THREAD = 0200, /* O_EXCL; since Linux 6.9 */
 };
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "sys/proc.h"
 #include "track/futex-x86_64.h"
 #include "track/inner.h"
 
@@ -19,7 +20,7 @@ static ssize_t read_forced(struct track_mm *tm, taddr_t addr, uint8_t *buf, size
 	if (tm->mem_fd < 0) {
 		char path[48];
 
-		snprintf(path, sizeof(path), "/proc/%d/mem", tm->pid);
+		snprintf(path, sizeof(path), "/proc/%d/mem", proc_living(tm->pid));
 		tm->mem_fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (tm->mem_fd < 0)
 			return -1;
@@ -263,7 +264,7 @@ static int open_shmem(const struct shmem *s, int *ret)
 	char path[96];
 	struct stat st;
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", s->pid, (unsigned long long)s->start,
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", proc_living(s->pid), (unsigned long long)s->start,
 		 (unsigned long long)s->map_files_end);
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st))

@@ -21,7 +21,7 @@ void pinned_look(struct track_mm *tm)
 	_cleanup_free_ char *text = NULL;
 
 	/* A process that has ended meanwhile is found by others. */
-	if (!tm->pid || proc_open(tm->pid, &dir) || proc_read(dir, "status", &text, NULL))
+	if (!tm->pid || proc_open(proc_living(tm->pid), &dir) || proc_read(dir, "status", &text, NULL))
 		return;
 	if (proc_field_u64(text, "VmPin", 10, 0))
 		tm->pinned = true;

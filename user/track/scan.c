@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "sys/proc.h"
 #include "sys/uapi.h"
 
 enum {
@@ -22,7 +23,7 @@ int scan_open(pid_t pid, int *ret_fd)
 {
 	char path[48];
 
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", proc_living(pid));
 	*ret_fd = open(path, O_RDONLY | O_CLOEXEC);
 	return *ret_fd < 0 ? -errno : 0;
 }

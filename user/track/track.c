@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "sys/proc.h"
 #include "sys/tracee.h"
 #include "track/inner.h"
 
@@ -247,7 +248,7 @@ static uint64_t pages_of(const struct model *m)
 		char path[48];
 		unsigned long size, resident;
 
-		snprintf(path, sizeof(path), "/proc/%d/statm", (*mm)->pid);
+		snprintf(path, sizeof(path), "/proc/%d/statm", proc_living((*mm)->pid));
 		_cleanup_fclose_ FILE *in = fopen(path, "re");
 		if (in && fscanf(in, "%lu %lu", &size, &resident) == 2)
 			pages += resident;
@@ -319,7 +320,7 @@ static int clear_soft_dirty(const struct track_mm *tm)
 {
 	char path[48];
 
-	snprintf(path, sizeof(path), "/proc/%d/clear_refs", tm->pid);
+	snprintf(path, sizeof(path), "/proc/%d/clear_refs", proc_living(tm->pid));
 	_cleanup_fclose_ FILE *out = fopen(path, "we");
 	bool done = out && fputs("4", out) >= 0 && !fflush(out);
 	/* One that has ended meanwhile will not be in the observation of the stop. */

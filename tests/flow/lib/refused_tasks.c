@@ -110,36 +110,6 @@ static void build_uts_thread(void)
 	EXPECT("pid %d: its thread %d is in other namespaces than its process", getpid(), thread_tid);
 }
 
-static pthread_t leader;
-
-static void *outlive_leader(void *arg)
-{
-	NEED(pthread_join(leader, NULL) == 0);
-	/* Joined before the kernel has it dead: its state says when. */
-	for (char state = 0; state != 'Z';) {
-		FILE *f = fopen("/proc/self/stat", "re");
-
-		NEED(f && fscanf(f, "%*d %*s %c", &state) == 1);
-		fclose(f);
-	}
-	child_wait();
-	_exit(0);
-	return arg;
-}
-
-static void end_leader(void)
-{
-	leader = pthread_self();
-	EXPECT("pid %d: its main thread has (ended|exited) while .*others", getpid());
-	NEED(pthread_create(&thread, NULL, outlive_leader, NULL) == 0);
-	pthread_exit(NULL);
-}
-
-static void build_dead_leader(void)
-{
-	start_child(end_leader, NULL);
-}
-
 /* --- other processes --- */
 
 static void trace_parent(void)
@@ -317,7 +287,6 @@ int main(int argc, char **argv)
 		{ "thread-files", build_files_thread, join_thread },
 		{ "thread-fs", build_fs_thread, join_thread },
 		{ "thread-uts", build_uts_thread, join_thread },
-		{ "dead-leader", build_dead_leader, join_child },
 		{ "traced", build_traced, join_child },
 		{ "share-vm", build_share_vm, check_sharing },
 		{ "share-sighand", build_share_sighand, check_sharing },

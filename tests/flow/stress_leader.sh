@@ -1,0 +1,9 @@
+#!/bin/bash
+# A process whose main thread has exited is dumped 100 times, at random moments.
+# timeout: 300
+set -eu
+# shellcheck source=tests/lib/bcr.sh
+. "$SRC/tests/lib/bcr.sh"
+# shellcheck source=tests/lib/stress.sh
+. "$SRC/tests/lib/stress.sh"
+stress "$lib/stress_leader"
