@@ -2,9 +2,10 @@
  * The memory of a task, mapped and filled by the task's own process before it forks its children.
  *
  * Theory of operation. Every mapping is made at its final address where that is free in bcr, else in the staging area
- * (plan_vma_at()); the restorer moves the staged ones. A child inherits what its parent has mapped. For each private mapping that the
- * child's images have at the same place, the inherited pages are compared with the child's: equal ones are left alone, and so stay
- * shared copy-on-write, different ones are written, and those the child does not have are dropped.
+ * (plan_vma_at()); the restorer moves the staged ones. A child inherits what its parent has mapped. Where a private mapping of the
+ * child's images lies over one of the same sort of its parent's, wholly or in part (a heap or a stack that has grown since), the
+ * inherited pages are compared with the child's: equal ones are left alone, and so stay shared copy-on-write, different ones are
+ * written, and those the child does not have are dropped.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,16 +23,23 @@
 /* Small enough to stay in the processor's cache between being made and being filled. */
 enum { CHUNK_BYTES = 128 << 10, ADVICE_POPULATE_WRITE = 23 /* Linux 5.14 */ };
 
+/* The file of the mapping before. Neighbours that have one open file in common can become one mapping. */
+struct last_file {
+	uint32_t id, flags;
+	int fd; /* -1: none */
+};
+
 /* One mapping being filled. */
 struct filling {
 	struct restore *r;
 	const struct task_plan *tp;
 	const struct vma *vma;
 	uint8_t *at;       /* in this process */
-	bool inherited;
+	bool inherited;    /* the part that is being filled */
 	bool writable;     /* mapped readable and writable for the filling */
 	uint8_t *buf;      /* CHUNK_BYTES, for comparing */
 	struct pages_reader *from;
+	struct last_file *file;
 };
 
 static int vma_fail(const struct filling *fl, int err, const char *what)
@@ -141,23 +149,22 @@ static int drop(struct filling *fl, taddr_t start, taddr_t end)
 	return 0;
 }
 
-static int fill(struct filling *fl)
+static int fill(struct filling *fl, taddr_t from, taddr_t to)
 {
 	const struct mm *mm = fl->tp->mm;
-	const struct vma *vma = fl->vma;
-	taddr_t done = vma->start;
+	taddr_t done = from;
 
-	for (size_t i = first_run(mm, vma->start); i < mm->pages.nr && mm->pages.v[i].start < vma->end; i++) {
+	for (size_t i = first_run(mm, from); i < mm->pages.nr && mm->pages.v[i].start < to; i++) {
 		const struct page_run *run = &mm->pages.v[i];
 		taddr_t start = run->start, end = run->start + run->nr_pages * MODEL_PAGE_SIZE;
 		int err;
 
 		if (!page_run_has_contents(run))
 			continue;
-		if (start < vma->start)
-			start = vma->start;
-		if (end > vma->end)
-			end = vma->end;
+		if (start < from)
+			start = from;
+		if (end > to)
+			end = to;
 		err = drop(fl, done, start);
 		if (!err)
 			err = make_writable(fl);
@@ -167,18 +174,59 @@ static int fill(struct filling *fl)
 			return err;
 		done = end;
 	}
-	return drop(fl, done, vma->end);
+	return drop(fl, done, to);
 }
 
 /* --- mapping --- */
 
+static void forget_file(struct last_file *file)
+{
+	if (file->fd >= 0)
+		close(file->fd);
+	file->fd = -1;
+}
+
+/* The descriptor stays with `file`. */
 static int open_vma_file(const struct filling *fl, int *ret)
 {
-	const struct file *f = model_find_file(fl->r->m, fl->vma->file_id);
+	const struct vma *vma = fl->vma;
+	struct last_file *last = fl->file;
+	const struct file *f = model_find_file(fl->r->m, vma->file_id);
 
 	if (!f)
 		return vma_fail(fl, 0, "its file is not in the images");
-	return reg_open(f, fl->vma->fdflags, ret);
+	if (last->fd < 0 || last->id != vma->file_id || last->flags != vma->fdflags) {
+		forget_file(last);
+		int err = reg_open(f, vma->fdflags, &last->fd);
+		if (err)
+			return err;
+		last->id = vma->file_id;
+		last->flags = vma->fdflags;
+	}
+	*ret = last->fd;
+	return 0;
+}
+
+/* Maps a part of it, `from` to `to`. */
+static int map_part(struct filling *fl, taddr_t from, taddr_t to, int prot)
+{
+	const struct vma *vma = fl->vma;
+	int flags = MAP_FIXED | (vma->flags & (MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE));
+	uint8_t *at = fl->at + (from - vma->start);
+	uint64_t offset = 0;
+	int fd = -1;
+
+	if (vma->status & VMA_FILE_PRIVATE) {
+		int err = open_vma_file(fl, &fd);
+		if (err)
+			return err;
+		offset = vma->pgoff + (from - vma->start);
+	} else {
+		flags |= MAP_ANONYMOUS;
+	}
+	if (mmap(at, to - from, prot, flags, fd, offset) != at)
+		return vma_fail(fl, -errno, "map it");
+	return 0;
 }
 
 static int map_private(struct filling *fl)
@@ -187,19 +235,10 @@ static int map_private(struct filling *fl)
 	bool filled = has_pages(fl->tp->mm, vma);
 	/* The kernel reserves memory for what is mapped writable, and keeps it reserved when that is taken away. */
 	int prot = filled ? PROT_READ | PROT_WRITE : (int)vma->prot | (vma->reserved ? PROT_WRITE : 0);
-	int flags = MAP_FIXED | (vma->flags & (MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE));
-	_cleanup_close_ int fd = -1;
+	int err = map_part(fl, vma->start, vma->end, prot);
 
-	if (vma->status & VMA_FILE_PRIVATE) {
-		int err = open_vma_file(fl, &fd);
-		if (err)
-			return err;
-	} else {
-		flags |= MAP_ANONYMOUS;
-	}
-	if (mmap(fl->at, vma_bytes(vma), prot, flags, fd, vma->status & VMA_FILE_PRIVATE ? vma->pgoff : 0) !=
-	    fl->at)
-		return vma_fail(fl, -errno, "map it");
+	if (err)
+		return err;
 	fl->writable = filled;
 	/* A staged mapping that is never touched would merge with its neighbour once it has been moved there. */
 	if ((uintptr_t)fl->at != vma->start && !filled && prot & PROT_WRITE && vma->status & VMA_ANON_PRIVATE) {
@@ -212,8 +251,7 @@ static int map_private(struct filling *fl)
 static int map_file_shared(struct filling *fl)
 {
 	const struct vma *vma = fl->vma;
-	_cleanup_close_ int fd = -1;
-	int err = open_vma_file(fl, &fd);
+	int fd, err = open_vma_file(fl, &fd);
 
 	if (err)
 		return err;
@@ -245,29 +283,103 @@ static int map_shmem(struct filling *fl)
 	return vma_fail(fl, 0, "its shared memory is not in the images");
 }
 
-/* Does this process have the same private mapping already, from its parent? */
-static bool is_inherited(const struct mm *parent, const struct vma *vma)
+/* Index of the first mapping of the parent that ends behind `addr`. */
+static size_t first_vma(const struct mm *parent, taddr_t addr)
 {
 	size_t lo = 0, hi = parent ? parent->vmas.nr : 0;
 
-	/* The first one that ends behind its start. */
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
 
-		if (parent->vmas.v[mid].end <= vma->start)
+		if (parent->vmas.v[mid].end <= addr)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	if (!parent || lo == parent->vmas.nr)
-		return false;
-	const struct vma *p = &parent->vmas.v[lo];
+	return lo;
+}
+
+/* Could pages of the parent's mapping be pages of this one, where the two meet? */
+static bool is_same_sort(const struct vma *p, const struct vma *vma)
+{
 	const uint32_t kinds = VMA_ANON_PRIVATE | VMA_FILE_PRIVATE, special = VMA_VDSO | VMA_VVAR;
 
-	return p->start <= vma->start && p->end >= vma->end && !(p->status & special) &&
-	       (p->status & kinds) == (vma->status & kinds) && p->status & kinds && p->file_id == vma->file_id &&
-	       (!vma->file_id || p->pgoff + (vma->start - p->start) == vma->pgoff) &&
+	return !(p->status & special) && (p->status & kinds) == (vma->status & kinds) && p->status & kinds &&
+	       p->file_id == vma->file_id && (!vma->file_id || p->pgoff - p->start == vma->pgoff - vma->start) &&
 	       !((p->flags ^ vma->flags) & (MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE));
+}
+
+/* A part of a mapping: all of it that the parent has had in one mapping, or has not had. */
+struct part {
+	taddr_t start, end;
+	bool inherited;
+};
+
+/* The part that begins at `at`; *i is where to look among the parent's mappings. */
+static struct part next_part(const struct mm *parent, const struct vma *vma, size_t *i, taddr_t at)
+{
+	for (; parent && *i < parent->vmas.nr && parent->vmas.v[*i].start < vma->end; (*i)++) {
+		const struct vma *p = &parent->vmas.v[*i];
+		taddr_t end = p->end < vma->end ? p->end : vma->end;
+
+		if (end <= at || !is_same_sort(p, vma))
+			continue;
+		if (p->start > at)
+			return (struct part){ at, p->start, false };
+		return (struct part){ at, end, true };
+	}
+	return (struct part){ at, vma->end, false };
+}
+
+/*
+ * How many mappings of the parent are of use. A staged mapping is moved in one go, for which it has to be one: parts
+ * of several that the kernel has kept apart are not used then.
+ */
+static size_t count_inherited(const struct filling *fl, const struct mm *parent)
+{
+	const struct vma *vma = fl->vma;
+	size_t first = first_vma(parent, vma->start), nr = 0;
+
+	for (size_t i = first; parent && i < parent->vmas.nr && parent->vmas.v[i].start < vma->end; i++)
+		nr += is_same_sort(&parent->vmas.v[i], vma);
+	return nr > 1 && (uintptr_t)fl->at != vma->start ? 0 : nr;
+}
+
+/* The rest around what is inherited is mapped; all is one mapping again when it has been made writable. */
+static int complete(struct filling *fl, const struct mm *parent)
+{
+	const struct vma *vma = fl->vma;
+	size_t i = first_vma(parent, vma->start);
+	bool missing = false;
+
+	for (taddr_t at = vma->start; at < vma->end;) {
+		struct part part = next_part(parent, vma, &i, at);
+		int err = part.inherited ? 0 : map_part(fl, part.start, part.end, PROT_READ | PROT_WRITE);
+
+		if (err)
+			return err;
+		missing |= !part.inherited;
+		at = part.end;
+	}
+	return missing || has_pages(fl->tp->mm, vma) ? make_writable(fl) : 0;
+}
+
+static int map_or_inherit(struct filling *fl, const struct mm *parent)
+{
+	const struct vma *vma = fl->vma;
+
+	if (!count_inherited(fl, parent))
+		parent = NULL;
+	size_t i = first_vma(parent, vma->start);
+	int err = parent ? complete(fl, parent) : map_private(fl);
+	for (taddr_t at = vma->start; !err && at < vma->end;) {
+		struct part part = next_part(parent, vma, &i, at);
+
+		fl->inherited = part.inherited;
+		err = fill(fl, part.start, part.end);
+		at = part.end;
+	}
+	return err;
 }
 
 /*
@@ -294,42 +406,33 @@ static int map_vma(struct filling *fl, const struct mm *parent)
 
 	fl->at = (void *)(uintptr_t)plan_vma_at(fl->r->plan, vma);
 	fl->writable = false;
-	fl->inherited = false;
 	if (vma->status & VMA_ANON_SHARED)
 		return map_shmem(fl);
 	if (vma->status & VMA_FILE_SHARED)
 		return map_file_shared(fl);
 	if (!(vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)))
 		return vma_fail(fl, 0, "mappings of this sort are not supported");
-	fl->inherited = is_inherited(parent, vma);
-	if (!fl->inherited) {
-		int err = map_private(fl);
-		if (err)
-			return err;
-	} else if (has_pages(fl->tp->mm, vma)) {
-		int err = make_writable(fl);
-		if (err)
-			return err;
-	}
-	return fill(fl);
+	return map_or_inherit(fl, parent);
 }
 
 int task_map_memory(struct restore *r, const struct task_plan *tp, const struct mm *parent)
 {
 	struct pages_reader from = { .dirfd = r->opts.images_dirfd, .pages_id = tp->mm->pages_id };
 	_cleanup_free_ uint8_t *buf = malloc(CHUNK_BYTES);
+	struct last_file file = { .fd = -1 };
 	int err = 0;
 
 	if (!buf)
 		return fail(-ENOMEM, "pid %d: buffer for its memory", tp->task->pid);
 	VEC_FOREACH(vma, &tp->mm->vmas) {
-		struct filling fl = { .r = r, .tp = tp, .vma = vma, .buf = buf, .from = &from };
+		struct filling fl = { .r = r, .tp = tp, .vma = vma, .buf = buf, .from = &from, .file = &file };
 
 		if (!err && !(vma->status & (VMA_VDSO | VMA_VVAR)))
 			err = map_vma(&fl, parent);
 		if (!err && !(vma->status & (VMA_VDSO | VMA_VVAR)))
 			err = lock(&fl);
 	}
+	forget_file(&file);
 	pages_reader_close(&from);
 	return err;
 }
