@@ -15,6 +15,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+#include "bpf/fill_attrs.bpf.h"
 #include "bpf/fill_file.bpf.h"
 #include "bpf/task.h"
 
@@ -49,6 +50,7 @@ __u32 wanted_tgid = 0; /* in the initial pid namespace */
 __u32 stopped = 0;     /* also read registers, FPU state and restart blocks */
 __u32 nr_on_cpu = 0;   /* threads that are stopped, but have not left their processor yet */
 __u32 nr_procs = 0, nr_tasks = 0, nr_threads = 0, nr_extras = 0;
+__u64 last_groups = 0; /* whose numbers are in the extras, of the process that is being read */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -108,6 +110,35 @@ static __always_inline void add_proc(struct task_struct *t)
 	r->global_ppid = BPF_CORE_READ(t, real_parent, tgid);
 	r->pid = pid_seen(BPF_CORE_READ(t, thread_pid));
 	r->nr_threads = BPF_CORE_READ(t, signal, nr_threads);
+}
+
+struct groups_walk {
+	struct group_info *groups;
+	__u32 tgid, nr;
+};
+
+static long add_groups_piece(__u32 i, struct groups_walk *w)
+{
+	__u32 slot = nr_extras, at = i * OBSERVE_GROUPS_AT_ONCE;
+	struct extra_record *r = bpf_map_lookup_elem(&extras, &slot);
+
+	nr_extras = slot + 1;
+	if (!r)
+		return 0;
+	r->kind = EXTRA_GROUPS;
+	r->global_tgid = w->tgid;
+	bpf_probe_read_kernel(r->groups, at_most((w->nr - at) * 4ULL, sizeof(r->groups)),
+			      (void *)w->groups + bpf_core_field_offset(w->groups->gid) + at * 4ULL);
+	return 0;
+}
+
+static __always_inline __u32 add_groups(__u32 tgid, struct group_info *groups, __u32 nr)
+{
+	struct groups_walk w = { .groups = groups, .tgid = tgid, .nr = nr };
+	__u32 pieces = (nr + OBSERVE_GROUPS_AT_ONCE - 1) / OBSERVE_GROUPS_AT_ONCE;
+
+	bpf_loop(pieces, add_groups_piece, &w, 0);
+	return pieces;
 }
 
 struct queue_walk {
@@ -324,6 +355,7 @@ static __always_inline struct task_record *add_task(struct task_struct *t)
 	struct task_record *r = bpf_map_lookup_elem(&tasks, &slot);
 
 	nr_tasks = slot + 1;
+	last_groups = 0;
 	if (!r)
 		return NULL;
 	zero(r, sizeof(*r));
@@ -377,6 +409,7 @@ static __always_inline void fill_shared(struct task_record *r, struct task_struc
 	struct mm_struct *mm = BPF_CORE_READ(t, mm);
 	if (mm)
 		fill_mm(r, mm);
+	fill_process_attrs(r, BPF_CORE_READ(t, signal), mm);
 }
 
 /* Sets are 64 bits wide in every version; since Linux 6.3 one word, an array of two halves before. */
@@ -408,8 +441,24 @@ static __always_inline void fill_creds(struct thread_record *r, struct task_stru
 	r->securebits = BPF_CORE_READ(cred, securebits);
 	fill_caps(r, cred);
 	r->no_new_privs = (t->atomic_flags >> PFA_NO_NEW_PRIVS) & 1;
+	r->group_info = (__u64)groups;
 	r->nr_groups = BPF_CORE_READ(groups, ngroups);
 	bpf_probe_read_kernel(r->groups, at_most(r->nr_groups * 4ULL, sizeof(r->groups)), (void *)groups + bpf_core_field_offset(groups->gid));
+	fill_cred_attrs(r, cred);
+}
+
+/* Threads mostly have the groups of the one before: those are there already. Of what has ended nobody wants them. */
+static __always_inline __u32 add_many_groups(struct thread_record *r, struct task_struct *t)
+{
+	struct group_info *groups = (void *)r->group_info;
+	bool again = r->group_info == last_groups;
+
+	if (r->exit_state)
+		return 0;
+	last_groups = r->group_info;
+	if (r->nr_groups <= OBSERVE_NR_GROUPS || again)
+		return 0;
+	return add_groups(t->tgid, groups, r->nr_groups);
 }
 
 static __always_inline void fill_restart(struct thread_record *r, struct task_struct *t)
@@ -528,12 +577,14 @@ static __always_inline void add_thread(struct task_struct *t)
 	__u32 mask_bytes = bpf_core_field_size(t->cpus_mask);
 	bpf_probe_read_kernel(r->affinity, at_most(mask_bytes, sizeof(r->affinity)), &t->cpus_mask);
 	fill_creds(r, t);
+	fill_thread_attrs(r, t);
 	if (stopped) {
 		/* A stop is announced before the thread has been switched out, which is what saves its FPU state. */
 		if (bpf_core_field_exists(t->on_cpu) && *(volatile int *)&t->on_cpu)
 			__sync_fetch_and_add(&nr_on_cpu, 1);
 		fill_cpu(r, t, slot);
 	}
+	r->nr_group_extras = add_many_groups(r, t);
 	r->nr_pending = add_siginfos(t->tgid, &t->pending);
 }
 

@@ -9,8 +9,10 @@
 
 enum {
 	OBSERVE_NR_AUXV = 64,  /* words; the kernel's own array has 46 to 56 */
-	OBSERVE_NR_GROUPS = 32, /* more are read from /proc/PID/status */
+	OBSERVE_NR_GROUPS = 32, /* more are in the array of extras */
 	OBSERVE_SIGINFO_BYTES = 48, /* what the kernel keeps of a queued siginfo */
+	OBSERVE_GROUPS_AT_ONCE = 14,
+	OBSERVE_NR_LSM = 8, /* words of what security modules keep beside credentials */
 };
 
 /* One process of the machine, to find the tree. Numbers called `global` are those of the initial pid namespace. */
@@ -68,6 +70,8 @@ struct task_record {
 	__u32 nr_timers, nr_pending; /* in the array of extras, in this order after the threads' */
 	__u32 has_mm_changes;
 	__u64 mm_changes; /* grows with every change of the mappings, when has_mm_changes */
+	__u32 membarrier_state; /* MEMBARRIER_STATE_* of the kernel */
+	__s32 autogroup_nice;
 	/* The executable; the working and the root directory (`file` is the dentry, `files` the mount). */
 	struct file_record exe, cwd, root;
 };
@@ -117,9 +121,19 @@ struct thread_record {
 	__u32 nr_pending; /* in the array of extras */
 	__u64 affinity[16];
 	char comm[16];
+	__u64 group_info;   /* identity of the supplementary groups */
+	__u64 ti_flags;     /* TIF_* */
+	__u64 atomic_flags; /* PFA_* */
+	__u64 core_cookie;
+	__u64 session_keyring, process_keyring, thread_keyring; /* identities, 0: none */
+	__u64 lsm[OBSERVE_NR_LSM];
+	__u32 personality;
+	__u32 loginuid;
+	__u32 ioprio;
+	__u32 nr_group_extras; /* in the array of extras, in front of the pending signals; 0: those of the thread before, or none */
 };
 
-enum extra_kind { EXTRA_SIGINFO = 1, EXTRA_TIMER = 2 };
+enum extra_kind { EXTRA_SIGINFO = 1, EXTRA_TIMER = 2, EXTRA_GROUPS = 3 };
 
 /* Things of which a task has any number. In the order: of each thread, then of the process. */
 struct extra_record {
@@ -140,6 +154,7 @@ struct extra_record {
 			__u32 notify_tid;
 			__u32 queued; /* it is armed in the kernel's queue */
 		} timer;
+		__u32 groups[OBSERVE_GROUPS_AT_ONCE];
 	};
 };
 

@@ -8,6 +8,8 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/futex.h>
+#include <linux/ioprio.h>
+#include <linux/membarrier.h>
 #include <linux/sched.h>
 #include <linux/securebits.h>
 #include <netinet/in.h>
@@ -41,6 +43,7 @@
 #include "capture/capture.h"
 #include "freeze/freeze.h"
 #include "observe/observe.h"
+#include "sys/uapi.h"
 
 enum { WANTED_TASKS = 50, SLACK_MS = 50, PAGE = 4096 };
 
@@ -466,6 +469,42 @@ static void with_less_power(void)
 	hold();
 }
 
+static void with_many_groups(void)
+{
+	static gid_t groups[1000];
+
+	for (int i = 0; i < 1000; i++)
+		groups[i] = 2 * i + 10;
+	MUST(setgroups(1000, groups));
+	hold();
+}
+
+static void with_rare_attributes(void)
+{
+	int fd = MUST(open("/proc/self/coredump_filter", O_WRONLY));
+
+	MUST(write(fd, "0x1f", 4));
+	close(fd);
+	MUST(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_BE << IOPRIO_CLASS_SHIFT | 2));
+	MUST(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0));
+	MUST(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+	MUST(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0));
+	prctl(BCR_PR_SET_MEMORY_MERGE, 1, 0, 0, 0); /* since Linux 6.4 */
+	MUST(prctl(PR_SET_TSC, PR_TSC_SIGSEGV));
+	hold();
+}
+
+/* And the other value of each that has three. */
+static void with_other_attributes(void)
+{
+	MUST(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_LATE, 0, 0));
+	if (prctl(PR_SET_THP_DISABLE, 1, BCR_PR_THP_DISABLE_EXCEPT_ADVISED, 0, 0)) /* since Linux 6.18 */
+		MUST(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
+	MUST(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0));
+	MUST(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE << IOPRIO_CLASS_SHIFT));
+	hold();
+}
+
 static void with_limits(void)
 {
 	const struct rlimit small = { 1234, 5678 }, stack = { 4 << 20, 64 << 20 };
@@ -736,6 +775,9 @@ static const struct {
 	{ with_listeners, 1 },
 	{ with_user, 1 },
 	{ with_less_power, 1 },
+	{ with_many_groups, 1 },
+	{ with_rare_attributes, 1 },
+	{ with_other_attributes, 1 },
 	{ with_limits, 1 },
 	{ with_nice, 1 },
 	{ with_fifo, 1 },

@@ -104,6 +104,14 @@ static inline void make_thread(struct task *t, pid_t tid, uint8_t seed)
 	th->timer_slack_ns = 50000 + seed;
 	th->affinity[0] = 3;
 	th->affinity[127] = 0x80;
+	if (seed % 2) {
+		th->ioprio = 0x4007;
+		th->mce_kill = 1 + seed % 3 / 2;
+		th->tsc = 2;
+		th->spec_store_bypass = 8;
+		th->spec_indirect_branch = 4;
+		th->io_flusher = true;
+	}
 	if (seed % 2)
 		th->restart = (struct restart){ RESTART_NANOSLEEP, 230, CLOCK_MONOTONIC, 123456789 };
 }
@@ -146,6 +154,8 @@ static inline struct task *make_task(struct model *m, pid_t pid, pid_t ppid, uin
 		t->rlimits[i] = (struct rlimit_raw){ 1000 + i, i % 2 ? UINT64_MAX : 2000 };
 	t->child_subreaper = pid == ROOT;
 	t->oom_score_adj = -500;
+	t->autogroup_nice = pid == ROOT ? -7 : 0;
+	t->membarrier = pid == ROOT ? 0x154 : 0;
 	t->loginuid = UINT32_MAX;
 	t->exit_signal = pid == CHILD ? SIGUSR2 : SIGCHLD;
 	t->cgroup_id = 4711;
@@ -365,7 +375,9 @@ static inline struct mm *make_mm(struct model *m, pid_t pid, const struct file *
 		VEC_PUSH(&mm->auxv, i);
 	mm->exe_file_id = exe->id;
 	mm->dumpable = 1;
-	mm->thp_disabled = true;
+	mm->thp_disabled = 3;
+	mm->mdwe = 3;
+	mm->coredump_filter = 0x1ff;
 	add_vma(mm, 0x400000, 1, PROT_READ | PROT_EXEC, MAP_PRIVATE, VMA_FILE_PRIVATE, exe->id, 0);
 	mm->vmas.v[0].pgoff = MODEL_PAGE_SIZE;
 	add_vma(mm, 0x500000, 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,

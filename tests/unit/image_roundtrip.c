@@ -106,6 +106,12 @@ static void same_thread(const char *what, const struct thread *x, const struct t
 	SAME(seccomp_mode);
 	SAME(timer_slack_ns);
 	SAME_BYTES(affinity);
+	SAME(ioprio);
+	SAME(mce_kill);
+	SAME(tsc);
+	SAME(spec_store_bypass);
+	SAME(spec_indirect_branch);
+	SAME(io_flusher);
 }
 
 static void same_task(const struct task *x, const struct task *y)
@@ -132,6 +138,8 @@ static void same_task(const struct task *x, const struct task *y)
 	SAME_BYTES(rlimits);
 	SAME(child_subreaper);
 	SAME(oom_score_adj);
+	SAME(autogroup_nice);
+	SAME(membarrier);
 	if (x->state != TASK_ZOMBIE)
 		SAME(loginuid);
 	SAME(exit_signal);
@@ -166,6 +174,9 @@ static void same_mm(const struct mm *x, const struct mm *y)
 	SAME(exe_file_id);
 	SAME(dumpable);
 	SAME(thp_disabled);
+	SAME(mdwe);
+	SAME(merge_all);
+	SAME(coredump_filter);
 	SAME(pages_id);
 	EACH_PAIR(auxv, a, b, CHECK(*x == *y, "%s: auxv %zu", what, i));
 	EACH_PAIR(vmas, a, b, CHECK(!memcmp(x, y, sizeof(*x)), "%s: mapping %zu", what, i));

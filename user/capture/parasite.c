@@ -43,6 +43,10 @@ static int protect_code(struct remote *r, taddr_t base)
 	int64_t ret;
 	int err = remote_syscall(r, SYS_mprotect, args, &ret);
 
+	if (!err && ret == -EACCES)
+		return unsupported("pid %d: its memory may not become executable (PR_SET_MDWE), which --observe=proc needs; use "
+				   "--observe=bpf",
+				   r->pid);
 	return err ? err : ret ? fail((int)ret, "pid %d: make the parasite executable", r->pid) : 0;
 }
 

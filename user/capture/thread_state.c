@@ -130,7 +130,7 @@ static int check_call(pid_t pid, pid_t tid, const struct parasite_list *list, ui
 static int ask_thread(const struct parasite *p, struct thread *t)
 {
 	_cleanup_free_ struct parasite_list *list = calloc(1, sizeof(*list));
-	uint32_t at_stack, at_tid, at_pdeath;
+	uint32_t at_stack, at_tid, at_pdeath, at_tsc;
 
 	if (!list)
 		return fail(-ENOMEM, "pid %d thread %d: ask it for its state", p->pid, t->tid);
@@ -139,6 +139,7 @@ static int ask_thread(const struct parasite *p, struct thread *t)
 	uint32_t c_tid = parasite_add(list, SYS_prctl, PR_GET_TID_ADDRESS, parasite_data(p, list, 8, &at_tid), 0, 0);
 	uint32_t c_pdeath = parasite_add(list, SYS_prctl, PR_GET_PDEATHSIG, parasite_data(p, list, 4, &at_pdeath), 0, 0);
 	uint32_t c_secure = parasite_add(list, SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0);
+	parasite_add(list, SYS_prctl, PR_GET_TSC, parasite_data(p, list, 4, &at_tsc), 0, 0);
 
 	int err = parasite_execute(p, t->tid, list);
 	if (!err)
@@ -161,7 +162,16 @@ static int ask_thread(const struct parasite *p, struct thread *t)
 	memcpy(&t->clear_tid, list->data + at_tid, sizeof(t->clear_tid));
 	memcpy(&t->pdeath_signal, list->data + at_pdeath, sizeof(t->pdeath_signal));
 	t->creds.securebits = (uint32_t)list->calls[c_secure].ret;
+	uint32_t tsc;
+	memcpy(&tsc, list->data + at_tsc, sizeof(tsc));
+	t->tsc = tsc == PR_TSC_SIGSEGV ? PR_TSC_SIGSEGV : 0;
 	return 0;
+}
+
+/* What a call says, when it is known to this kernel; nothing otherwise. */
+static uint32_t positive(const struct parasite_list *list, uint32_t call)
+{
+	return list->calls[call].ret > 0 ? (uint32_t)list->calls[call].ret : 0;
 }
 
 static void take_itimer(struct itimer *ret, const uint8_t *data)
@@ -226,12 +236,14 @@ static int ask_process(const struct parasite *p, pid_t tid, struct task *task, s
 	uint32_t c_thp = parasite_add(list, SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0);
 	uint32_t c_merge = parasite_add(list, SYS_prctl, BCR_PR_GET_MEMORY_MERGE, 0, 0, 0);
 	uint32_t c_brk = parasite_add(list, SYS_brk, 0, 0, 0, 0);
+	uint32_t c_mdwe = parasite_add(list, SYS_prctl, BCR_PR_GET_MDWE, 0, 0, 0);
+	uint32_t c_membarrier = parasite_add(list, SYS_membarrier, BCR_MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0, 0);
 	uint32_t c_personality = parasite_add(list, SYS_personality, 0xffffffffu, 0, 0, 0);
 
 	int err = parasite_execute(p, tid, list);
 	for (uint32_t i = 0; !err && i < list->nr_calls; i++)
-		/* Kernels without transparent huge pages, or without such merging, do not know what these ask for. */
-		if (i != c_thp && i != c_merge)
+		/* These are not known to kernels without huge pages, or to older ones. */
+		if (i != c_thp && i != c_mdwe && i != c_merge && i != c_membarrier)
 			err = check_call(p->pid, tid, list, i, "ask it for its state");
 	if (err)
 		return err;
@@ -244,9 +256,11 @@ static int ask_process(const struct parasite *p, pid_t tid, struct task *task, s
 	memcpy(&reaper, list->data + at_reaper, sizeof(reaper));
 	task->child_subreaper = reaper;
 	task->personality = (uint32_t)list->calls[c_personality].ret;
+	task->membarrier = positive(list, c_membarrier);
 	if (mm) {
 		mm->dumpable = (int32_t)list->calls[c_dumpable].ret;
-		mm->thp_disabled = list->calls[c_thp].ret == 1;
+		mm->thp_disabled = positive(list, c_thp);
+		mm->mdwe = positive(list, c_mdwe);
 		mm->merge_all = list->calls[c_merge].ret == 1;
 		mm->brk = (taddr_t)list->calls[c_brk].ret;
 		return read_lock_future(p, mm);

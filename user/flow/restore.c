@@ -29,9 +29,30 @@ struct flow {
 	uint64_t start_us;
 };
 
+/*
+ * A detached tree is bcr's child until bcr ends, right after the restore: a signal that the root wants at the death of its parent
+ * would come then, and mostly end it.
+ */
+static void forget_death_signals(struct task *root)
+{
+	bool had = false;
+
+	VEC_FOREACH(th, &root->threads) {
+		had |= th->pdeath_signal != 0;
+		th->pdeath_signal = 0;
+	}
+	if (had)
+		log_warn("pid %d: will get no signal at the death of its parent (PR_SET_PDEATHSIG): that is bcr, which ends now",
+			 root->pid);
+}
+
 static int load_images(struct flow *f)
 {
-	return images_load(f->req->images_dirfd, f->req->images_dir, &f->model);
+	int err = images_load(f->req->images_dirfd, f->req->images_dir, &f->model);
+
+	if (!err && f->req->detached && !f->req->sibling)
+		forget_death_signals(model_root(f->model));
+	return err;
 }
 
 static void undo_load(struct flow *f)

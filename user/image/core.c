@@ -7,6 +7,8 @@
 #include "image/magic.h"
 #include "image/parts.h"
 #include "images/core.pb-c.h"
+#include "sys/label.h"
+#include "sys/uapi.h"
 
 enum {
 	NR_SIGACTIONS = MODEL_NSIG - 2, /* SIGKILL and SIGSTOP have none */
@@ -184,6 +186,8 @@ static TaskCoreEntry *save_task(struct arena *a, const struct task *t)
 	tc->child_subreaper = t->child_subreaper;
 	tc->has_stop_signo = t->state == TASK_STOPPED;
 	tc->stop_signo = t->stop_signal;
+	tc->has_membarrier_registration_mask = t->membarrier != 0;
+	tc->membarrier_registration_mask = t->membarrier;
 	if (!tc->timers || !tc->rlimits || !tc->signals_s || save_sigactions(a, t, tc))
 		return NULL;
 	return tc;
@@ -299,6 +303,7 @@ static BcrThreadEntry *save_extra_thread(struct arena *a, const struct thread *t
 		e->affinity.data = (uint8_t *)th->affinity;
 		e->affinity.len = sizeof(th->affinity);
 	}
+	save_thread_attrs(th, e);
 	if (th->restart.kind == RESTART_NONE)
 		return e;
 	e->restart = NEW(a, BcrRestartEntry, bcr_restart_entry__init);
@@ -339,6 +344,7 @@ static int save_extra(struct save *s, struct arena *a, const struct task *t, Bcr
 	msg->exit_signal = t->exit_signal;
 	msg->ctty_id = t->ctty_id;
 	msg->cgroup_id = t->cgroup_id;
+	save_process_attrs(t, mm, msg);
 	if (mm && (save_guards(a, mm, msg) || save_memory_extra(a, mm, msg)))
 		return fail(-ENOMEM, "pid %d: save", t->pid);
 	return image_put(s->set, MAGIC_COMMON, MAGIC_BCR_THREADS, &msg->base, "bcr-threads-%d.bcr", t->pid);
@@ -577,13 +583,14 @@ static int load_task(const struct image_reader *r, const TaskCoreEntry *tc, stru
 	default:
 		return bad_image(r, "task_state %u", tc->task_state);
 	}
-	if (tc->membarrier_registration_mask)
-		return bad_image(r, "the process is registered for membarrier(2), which is not supported");
+	if (tc->membarrier_registration_mask & ~BCR_MEMBARRIER_REGISTRATIONS)
+		return bad_image(r, "membarrier registrations %#x", tc->membarrier_registration_mask);
 	if (tc->oom_score_adj < -1000 || tc->oom_score_adj > 1000)
 		return bad_image(r, "oom_score_adj %d", tc->oom_score_adj);
 	t->loginuid = tc->has_loginuid ? tc->loginuid : UINT32_MAX;
 	t->oom_score_adj = tc->oom_score_adj;
 	t->child_subreaper = tc->child_subreaper;
+	t->membarrier = tc->membarrier_registration_mask;
 	err = load_timers(r, tc->timers, t);
 	if (!err)
 		err = load_rlimits(r, tc->rlimits, t);
@@ -605,6 +612,9 @@ static int load_creds(const struct image_reader *r, const CredsEntry *e, struct 
 {
 	if (!e)
 		return bad_image(r, "thread_core.creds is missing");
+	if (e->lsm_profile && !label_is_unconfined(e->lsm_profile))
+		return unsupported("%s/%s: the thread was confined by a security module (label %s)", r->path, r->name,
+				   e->lsm_profile);
 
 	int err = load_cap(r, "cap_inh", e->n_cap_inh, e->cap_inh, &c->cap_inh);
 
@@ -714,6 +724,9 @@ static int load_extra_thread(const struct image_reader *r, const BcrThreadEntry 
 	th->exited = e->exited;
 	th->timer_slack_ns = e->timer_slack_ns;
 	th->rseq.flags = e->rseq_flags;
+	int err = load_thread_attrs(r, e, th);
+	if (err)
+		return err;
 	return load_restart(r, e->restart, &th->restart);
 }
 
@@ -752,6 +765,9 @@ static int load_extra(struct load *l, struct task *t, BcrTaskEntry **ret)
 	t->exit_signal = msg->exit_signal;
 	t->ctty_id = msg->ctty_id;
 	t->cgroup_id = msg->cgroup_id;
+	err = load_task_attrs(&r, msg, t);
+	if (err)
+		return err;
 	VEC_FOREACH(th, &t->threads) {
 		const BcrThreadEntry *e = extra_of(msg, th->tid);
 

@@ -102,7 +102,7 @@ static int fill_mm(struct arena *a, const struct mm *mm, MmEntry *e)
 	e->has_dumpable = true;
 	e->dumpable = mm->dumpable;
 	e->has_thp_disabled = true;
-	e->thp_disabled = mm->thp_disabled;
+	e->thp_disabled = mm->thp_disabled != 0;
 	return 0;
 }
 
@@ -403,6 +403,7 @@ static int load_layout(struct load *l, const struct image_reader *r, const MmEnt
 	mm->exe_file_id = e->exe_file_id;
 	mm->dumpable = e->has_dumpable ? e->dumpable : 1;
 	mm->thp_disabled = e->thp_disabled;
+	mm->coredump_filter = MM_DUMP_FILTER_UNKNOWN;
 	return 0;
 }
 
@@ -412,6 +413,8 @@ static int load_mm_pages(struct load *l, const BcrTaskEntry *extra, struct mm *m
 	struct image_reader r = { .path = l->src->path };
 	int err = load_pages(l, image_name_pagemap(r.name, mm->pid), IMAGE_USER_END, &mm->pages_id, &mm->pages);
 
+	if (!err && extra)
+		err = load_mm_attrs(&r, extra, mm);
 	if (!err && extra)
 		err = load_guards(&r, extra, mm);
 	if (!err && extra)

@@ -46,6 +46,13 @@ int save_guards(struct arena *a, const struct mm *mm, BcrTaskEntry *msg);
 /* Its other state that CRIU's format has no field for. Returns -ENOMEM or 0. */
 int save_memory_extra(struct arena *a, const struct mm *mm, BcrTaskEntry *task);
 
+/* Attributes that few programs have (attrs.c), for bcr-threads-PID; `mm` may be NULL. */
+void save_thread_attrs(const struct thread *th, BcrThreadEntry *e);
+void save_process_attrs(const struct task *t, const struct mm *mm, BcrTaskEntry *e);
+int load_thread_attrs(const struct image_reader *r, const BcrThreadEntry *e, struct thread *th);
+int load_task_attrs(const struct image_reader *r, const BcrTaskEntry *e, struct task *t);
+int load_mm_attrs(const struct image_reader *r, const BcrTaskEntry *e, struct mm *mm);
+
 struct load {
 	const struct image_source *src;
 	struct model *m;

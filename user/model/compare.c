@@ -477,6 +477,8 @@ static void cmp_mm(struct compare *c, uint32_t ia, uint32_t ib)
 	DEC(thp_disabled);
 	DEC(merge_all);
 	DEC(lock_future);
+	DEC(mdwe);
+	HEX(coredump_filter);
 	cmp_auxv(c, a, b);
 	cmp_file_id(c, "exe", a->exe_file_id, b->exe_file_id);
 	cmp_vmas(c, a, b);
@@ -599,6 +601,12 @@ static void cmp_thread(struct compare *c, const struct thread *a, const struct t
 	DEC(exited);
 	DEC(timer_slack_ns);
 	BYTES(affinity);
+	HEX(ioprio);
+	DEC(mce_kill);
+	DEC(tsc);
+	DEC(spec_store_bypass);
+	DEC(spec_indirect_branch);
+	DEC(io_flusher);
 }
 
 /* --- tasks --- */
@@ -724,6 +732,8 @@ static void cmp_task(struct compare *c, const struct task *a, const struct task 
 	HEX(personality);
 	DEC(child_subreaper);
 	DEC(oom_score_adj);
+	DEC(autogroup_nice);
+	HEX(membarrier);
 	DEC(loginuid);
 	DEC(exit_signal);
 	DEC(ns.pid);

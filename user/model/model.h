@@ -87,6 +87,12 @@ struct thread {
 	uint32_t seccomp_mode;
 	uint64_t timer_slack_ns;
 	uint8_t affinity[128];   /* allowed processors, bit per processor; all zero: not recorded */
+	uint16_t ioprio;         /* ioprio_get(2); 0: none, that of the nice value */
+	uint8_t mce_kill;        /* 1 + PR_MCE_KILL_LATE or _EARLY; 0: as the machine is set up */
+	uint8_t tsc;             /* PR_GET_TSC: PR_TSC_SIGSEGV; 0: it may read the time stamp counter */
+	/* What prctl(PR_SET_SPECULATION_CTRL) has disabled: PR_SPEC_DISABLE, _FORCE_DISABLE or _DISABLE_NOEXEC; 0: nothing. */
+	uint8_t spec_store_bypass, spec_indirect_branch;
+	bool io_flusher;         /* PR_SET_IO_FLUSHER */
 };
 
 enum task_state { TASK_ALIVE = 1, TASK_DEAD = 2, TASK_STOPPED = 3, TASK_ZOMBIE = 6 };
@@ -126,6 +132,8 @@ struct task {
 	struct rlimit_raw rlimits[MODEL_NR_RLIMITS];
 	bool child_subreaper;
 	int32_t oom_score_adj;
+	int32_t autogroup_nice;      /* of the scheduling group of its session */
+	uint32_t membarrier;         /* MEMBARRIER_CMD_REGISTER_* it has done, as MEMBARRIER_CMD_GET_REGISTRATIONS says it */
 	uint32_t loginuid;
 	int32_t exit_signal; /* sent to the parent; SIGCHLD mostly */
 	uint32_t ctty_id;    /* struct tty, 0: no controlling terminal */
@@ -194,6 +202,8 @@ static inline bool page_run_has_contents(const struct page_run *run)
 	return run->flags & (PAGES_PRESENT | PAGES_PARENT);
 }
 
+enum { MM_DUMP_FILTER_UNKNOWN = UINT32_MAX };
+
 struct mm {
 	uint32_t id;
 	pid_t pid; /* of the task whose images (mm-PID, pagemap-PID) carry it */
@@ -202,9 +212,11 @@ struct mm {
 	VEC(uint64_t) auxv;
 	uint32_t exe_file_id;
 	int32_t dumpable;
-	bool thp_disabled;
+	uint8_t thp_disabled; /* PR_GET_THP_DISABLE: 1, or 3: except where madvise(2) asks for huge pages */
+	uint8_t mdwe;         /* PR_GET_MDWE: memory is never writable and executable */
 	bool merge_all;       /* PR_SET_MEMORY_MERGE */
 	uint32_t lock_future; /* mlockall(2): MCL_FUTURE, MCL_ONFAULT; 0: mappings to come are not locked */
+	uint32_t coredump_filter; /* /proc/PID/coredump_filter; MM_DUMP_FILTER_UNKNOWN: not recorded */
 	VEC(struct vma) vmas; /* ascending, not overlapping */
 	bool remapped;        /* observe only: `vmas` are those of the stop, after a look before it that showed others */
 	uint32_t pages_id;    /* pages-N.img; 0: none */

@@ -8,7 +8,7 @@
  * dies, nothing stays behind.
  *
  * What BPF cannot tell is read from /proc in a run: the paths of working and root directory and of an executable that
- * is not mapped (readlink), and supplementary groups beyond OBSERVE_NR_GROUPS (status).
+ * is not mapped (readlink).
  */
 #include "observe/bpf.h"
 
@@ -21,7 +21,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "base/cleanup.h"
@@ -30,8 +29,6 @@
 #include "bpf/task.skel.h"
 #include "bpf/vma.skel.h"
 #include "sys/uapi.h"
-
-enum { SELF_TRIES = 100 };
 
 static const char btf_path[] = "/sys/kernel/btf/vmlinux";
 
@@ -202,15 +199,6 @@ static int bpf_run(void *state, bool stopped, struct observation *o)
 	return refused ? -EOPNOTSUPP : 0;
 }
 
-/* Groups beyond those of the record are read from /proc. */
-static bool groups_fit(const struct bpf_state *s)
-{
-	for (size_t i = 0; i < s->task->bss->nr_threads; i++)
-		if (((const struct thread_record *)bpf_array_at(&s->threads, i))->nr_groups > OBSERVE_NR_GROUPS)
-			return false;
-	return true;
-}
-
 static int bpf_read(void *state, bool stopped, enum observe_change *ret)
 {
 	struct bpf_state *s = state;
@@ -224,8 +212,6 @@ static int bpf_read(void *state, bool stopped, enum observe_change *ret)
 		return 0;
 	if (err || !bpf_tasks_same(s))
 		return err;
-	if (!groups_fit(s))
-		return -EOPNOTSUPP;
 	err = bpf_files_read_again(s, &same);
 	if (!err)
 		*ret = same && bpf_mappings_same(s) ? OBSERVE_SAME : OBSERVE_PARTS;
@@ -365,52 +351,6 @@ static int read_symbols(struct bpf_state *s)
 	return 0;
 }
 
-/* The flags of bcr's own address space. */
-static int read_own_flags(struct bpf_state *s, uint64_t *ret)
-{
-	/* Children of ours, which come along, may come and go. */
-	int err = -EAGAIN;
-
-	for (int tries = 0; err == -EAGAIN && tries < SELF_TRIES; tries++)
-		err = bpf_tasks_read(s, getpid(), false);
-	if (err)
-		return err == -EAGAIN ? fail(err, "observe bcr's own process") : err;
-	*ret = ((const struct task_record *)bpf_array_at(&s->tasks, 0))->mm_flags;
-	return 0;
-}
-
-/* Which bit a prctl(2) of the two sets; 0 when this kernel has none of it. bcr is then as it was. */
-static int learn_flag(struct bpf_state *s, int get, int set, uint64_t *ret)
-{
-	int was = prctl(get, 0, 0, 0, 0), err = 0;
-	uint64_t flags[2] = {};
-
-	*ret = 0;
-	if (was < 0)
-		return 0;
-	/* On first: what setting it leaves behind (MMF_VM_MERGEABLE, that merging was asked for once) is then in both. */
-	for (int i = 0; i < 2 && !err; i++) {
-		prctl(set, !i, 0, 0, 0);
-		err = read_own_flags(s, &flags[i]);
-	}
-	prctl(set, was & 1, was & ~1, 0, 0);
-	*ret = flags[0] ^ flags[1];
-	return err;
-}
-
-/*
- * Things the kernel's BTF does not tell are learned from this very process: which bits of an mm PR_SET_THP_DISABLE and
- * PR_SET_MEMORY_MERGE set, and the vm_ops that the kernel's own mappings share.
- */
-static int learn_from_self(struct bpf_state *s)
-{
-	int err = learn_flag(s, PR_GET_THP_DISABLE, PR_SET_THP_DISABLE, &s->thp_flag);
-
-	if (!err)
-		err = learn_flag(s, BCR_PR_GET_MEMORY_MERGE, BCR_PR_SET_MEMORY_MERGE, &s->merge_flag);
-	return err ? err : bpf_vmas_learn(s);
-}
-
 static int open_objects(struct bpf_state *s)
 {
 	int err = read_online(s->online, sizeof(s->online));
@@ -428,7 +368,7 @@ static int open_objects(struct bpf_state *s)
 		err = bpf_vmas_load(s);
 	if (!err)
 		err = bpf_files_load(s);
-	return err ? err : learn_from_self(s);
+	return err ? err : bpf_learn(s);
 }
 
 /* A run whose result nobody needs: arrays get their size, iterators are attached, caches are warm. */

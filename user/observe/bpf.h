@@ -61,8 +61,13 @@ struct bpf_state {
 	struct xstate_layout xstate;
 	uint64_t restart_fn[RESTART_POLL + 1]; /* address for each kind; 0: the kernel hides it */
 	uint8_t online[128];     /* processors that can be used */
-	uint64_t thp_flag;       /* bit of mm_flags that PR_SET_THP_DISABLE sets; 0: not known */
-	uint64_t merge_flag;     /* bit of mm_flags that PR_SET_MEMORY_MERGE sets; 0: not known */
+	/* What the kernel's BTF does not tell (bpf_learn.c); 0: not known, or this kernel does not have it. */
+	struct bpf_learned {
+		uint64_t thp, thp_except, mdwe, mdwe_no_inherit, memory_merge; /* bits of mm_flags */
+		uint64_t no_tsc;                                               /* bit of ti_flags */
+		int landlock; /* which word of what security modules keep is Landlock's; -1: none */
+		uint64_t session_keyring, lsm[OBSERVE_NR_LSM]; /* bcr's own */
+	} learned;
 	uint64_t special_ops;    /* vm_ops of the kernel's own mappings ([vdso], ...); 0: not known */
 	struct bpf_seen seen;
 };
@@ -95,6 +100,13 @@ int bpf_tasks_build(struct bpf_run *r);
 
 /* After the mappings: the executable of each task, which mostly is a mapped file. */
 int bpf_exes_build(struct bpf_run *r);
+
+/* Finds out from processes of bcr's own what the kernel's BTF does not tell. */
+int bpf_learn(struct bpf_state *s);
+
+/* Records → model: the attributes that few programs have (bpf_attrs.c); refusals go to `id`. */
+void bpf_build_thread_attrs(const struct bpf_state *s, struct task_idents *id, struct thread *th, const struct thread_record *t);
+void bpf_build_process_attrs(const struct bpf_state *s, struct task *task, struct mm *mm, const struct task_record *rec);
 
 int bpf_vmas_load(struct bpf_state *s);
 int bpf_vmas_learn(struct bpf_state *s);

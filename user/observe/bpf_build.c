@@ -90,36 +90,29 @@ static int build_pending(struct extras_cursor *c, uint32_t nr, uint64_t set, voi
 	return 0;
 }
 
-/* Supplementary groups that did not fit into the record: the "Groups:" line of /proc/PID/task/TID/status. */
-static int read_groups(struct creds *creds, pid_t pid, pid_t tid)
+/* The groups, where they are many: of this thread in the array of extras, or those of the one before. */
+static int build_groups(struct creds *creds, const struct thread_record *t, const struct creds *before, struct extras_cursor *c)
 {
-	_cleanup_close_ int dir = -1;
-	_cleanup_free_ char *text = NULL;
-	char name[64];
-	int err = proc_open(pid, &dir);
+	uint32_t nr = t->nr_groups;
 
-	snprintf(name, sizeof(name), "task/%d/status", tid);
-	if (!err)
-		err = proc_read(dir, name, &text, NULL);
-	const char *at = err ? NULL : proc_field(text, "Groups");
-	if (!at)
-		return err == -ENOENT || err == -ESRCH ? -EAGAIN :
-							 fail(err, "pid %d: read its supplementary groups", pid);
-	while (*at && *at != '\n') {
-		char *end;
-		unsigned long gid = strtoul(at, &end, 10);
-
-		if (end == at)
-			break;
-		if (VEC_PUSH(&creds->groups, (uint32_t)gid))
+	if (!t->nr_group_extras && !before)
+		return -EAGAIN;
+	for (uint32_t i = 0; !t->nr_group_extras && i < before->groups.nr; i++)
+		if (VEC_PUSH(&creds->groups, before->groups.v[i]))
 			return -ENOMEM;
-		for (at = end; *at == ' '; at++)
-			;
+	for (uint32_t i = 0; i < t->nr_group_extras; i++) {
+		const struct extra_record *r = next_extra(c, EXTRA_GROUPS);
+
+		if (!r)
+			return -EAGAIN;
+		for (uint32_t k = 0; k < OBSERVE_GROUPS_AT_ONCE && creds->groups.nr < nr; k++)
+			if (VEC_PUSH(&creds->groups, r->groups[k]))
+				return -ENOMEM;
 	}
-	return 0;
+	return creds->groups.nr == nr ? 0 : -EAGAIN;
 }
 
-static int build_creds(struct creds *creds, const struct thread_record *t, pid_t pid)
+static int build_creds(struct creds *creds, const struct thread_record *t, const struct creds *before, struct extras_cursor *c)
 {
 	creds->uid = t->uid;
 	creds->gid = t->gid;
@@ -136,8 +129,10 @@ static int build_creds(struct creds *creds, const struct thread_record *t, pid_t
 	creds->cap_amb = t->cap_amb;
 	creds->securebits = t->securebits;
 	creds->no_new_privs = t->no_new_privs;
+	if (t->exit_state)
+		return 0;
 	if (t->nr_groups > OBSERVE_NR_GROUPS)
-		return read_groups(creds, pid, t->tid);
+		return build_groups(creds, t, before, c);
 	for (uint32_t i = 0; i < t->nr_groups; i++)
 		if (VEC_PUSH(&creds->groups, t->groups[i]))
 			return -ENOMEM;
@@ -260,10 +255,11 @@ static void forget_gone(struct thread *th)
 	memset(&th->altstack, 0, sizeof(th->altstack));
 }
 
-static int build_thread(struct bpf_run *r, struct task *task, const struct thread_record *t, size_t slot,
-			struct extras_cursor *c)
+static int build_thread(struct bpf_run *r, struct task *task, struct task_idents *id, const struct thread_record *t,
+			size_t slot, struct extras_cursor *c)
 {
 	struct thread *th = VEC_ADD(&task->threads);
+	const struct creds *before = task->threads.nr > 1 ? &task->threads.v[task->threads.nr - 2].creds : NULL;
 	int err;
 
 	if (!th)
@@ -289,7 +285,8 @@ static int build_thread(struct bpf_run *r, struct task *task, const struct threa
 	th->timer_slack_ns = t->timer_slack_ns;
 	for (size_t i = 0; i < sizeof(th->affinity); i++)
 		th->affinity[i] = ((const uint8_t *)t->affinity)[i] & r->s->online[i];
-	err = build_creds(&th->creds, t, task->pid);
+	bpf_build_thread_attrs(r->s, id, th, t);
+	err = build_creds(&th->creds, t, before, c);
 	if (!err)
 		err = build_pending(c, t->nr_pending, t->sigpending, &th->pending);
 	th->exited = t->exit_state && task->state != TASK_ZOMBIE;
@@ -454,7 +451,7 @@ static void build_task(struct task *task, const struct task_record *rec)
 	}
 }
 
-static int build_layout(const struct bpf_state *s, struct mm *mm, const struct task_record *rec)
+static int build_layout(struct mm *mm, const struct task_record *rec)
 {
 	mm->start_code = rec->start_code;
 	mm->end_code = rec->end_code;
@@ -468,8 +465,6 @@ static int build_layout(const struct bpf_state *s, struct mm *mm, const struct t
 	mm->env_start = rec->env_start;
 	mm->env_end = rec->env_end;
 	mm->dumpable = rec->mm_flags & KMMF_DUMPABLE_MASK;
-	mm->thp_disabled = s->thp_flag && rec->mm_flags & s->thp_flag;
-	mm->merge_all = s->merge_flag && rec->mm_flags & s->merge_flag;
 	if (rec->mm_def_flags & KVM_LOCKED)
 		mm->lock_future = MCL_FUTURE | (rec->mm_def_flags & KVM_LOCKONFAULT ? MCL_ONFAULT : 0);
 	/* Pairs up to and with AT_NULL, as /proc/PID/auxv has them. */
@@ -555,6 +550,10 @@ static void judge_thread(struct task_idents *id, const struct task_record *rec, 
 		why = "has a working directory of its own (unshare(CLONE_FS))";
 	else if (t->nsproxy != rec->nsproxy && !rec->exit_state)
 		why = "is in other namespaces than its process";
+	else if (t->personality != rec->personality && !rec->exit_state)
+		why = "has a personality(2) of its own";
+	else if (t->loginuid != rec->loginuid && !rec->exit_state)
+		why = "has a login uid of its own";
 	if (why && !id->refusal[0])
 		snprintf(id->refusal, sizeof(id->refusal), "its thread %u %s, which is not supported", t->tid, why);
 }
@@ -580,7 +579,7 @@ static int build_threads(struct bpf_run *r, struct task *task, struct task_ident
 		if (is_gone(task, &t[i]))
 			err = build_pending(c, t[i].nr_pending, 0, &dropped);
 		else
-			err = build_thread(r, task, &t[i], first + i, c);
+			err = build_thread(r, task, id, &t[i], first + i, c);
 	}
 	VEC_FREE(&dropped);
 	/* All others that were seen were on their way out. */
@@ -617,7 +616,8 @@ static int build_process(struct bpf_run *r, const struct task_record *rec, size_
 	if (!err)
 		err = build_timers(task, rec, threads, nr_threads, times, c, id->refusal, sizeof(id->refusal));
 	if (!err)
-		err = build_layout(r->s, &id->layout, rec);
+		err = build_layout(&id->layout, rec);
+	bpf_build_process_attrs(r->s, task, &id->layout, rec);
 	if (err || r->again)
 		return err;
 	err = add_dir(r, rec->living, &rec->cwd, "cwd", &id->cwd);

@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "observe/refuse.h"
 #include "observe/run.h"
+#include "sys/label.h"
 
 /* How often a running tree may change under an observation before bcr gives up. */
 enum { OBSERVE_TRIES = 50 };
@@ -115,6 +116,8 @@ int run_refusals(struct run *r)
 							r->stopped || r->last_try));
 		if (!err && !r->stopped)
 			err = run_note(r, refuse_children_namespaces(&r->m->tasks.v[i]));
+		if (!err && !r->stopped && r->o->has_labels)
+			err = run_note(r, refuse_labels(&r->m->tasks.v[i]));
 		if (err)
 			return err;
 	}
@@ -149,6 +152,18 @@ static int run_once(struct run *r)
 	return err;
 }
 
+/* What a restore will not give back, and most programs do not miss. */
+static void warn_of_losses(struct observer *o, const struct run *r)
+{
+	for (size_t i = 0; i < r->m->tasks.nr && !o->warned; i++) {
+		if (!r->obs.idents.v[i].session_keyring)
+			continue;
+		log_warn("pid %d: has another session keyring than bcr; restored it will have that of bcr, and not its own keys",
+			 r->m->tasks.v[i].pid);
+		o->warned = true;
+	}
+}
+
 int observer_run(struct observer *o, bool stopped, struct model **ret)
 {
 	*ret = NULL;
@@ -158,6 +173,7 @@ int observer_run(struct observer *o, bool stopped, struct model **ret)
 		int err = run_once(&r);
 
 		if (!err) {
+			warn_of_losses(o, &r);
 			*ret = take_ptr(r.m);
 			err = r.refused ? -EOPNOTSUPP : stopped ? 0 : run_keep(o, &r, *ret);
 		}
@@ -238,6 +254,7 @@ int observer_open(pid_t root, const struct observe_options *opts, struct observe
 		return fail(-ENOMEM, "pid %d: observe", root);
 	o->root = root;
 	o->opts = *opts;
+	o->has_labels = label_in_use();
 	int err = choose_backend(opts->backend, &o->ops);
 	if (!err)
 		err = read_own_namespaces(o->root_ns);

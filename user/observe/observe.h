@@ -42,6 +42,7 @@ struct task_idents {
 	/* Mappings, for the first task of each mm only; `files` parallel to layout.vmas: file ident or 0. */
 	VEC(uint64_t) vma_files;
 	bool remapped; /* by observe_ops.parts(): both of them are new */
+	bool session_keyring; /* it has another one than bcr */
 	/* Why this task cannot be dumped, in words; "" when nothing is known against it. */
 	char refusal[160];
 };

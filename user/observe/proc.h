@@ -23,6 +23,13 @@ int proc_fail(int err, pid_t pid, const char *what);
 /* proc_tasks.c: fills the task at `at` of the model, its threads, and its identities apart from kcmp's. */
 int proc_task(struct proc_run *r, size_t at);
 
+/*
+ * proc_attrs.c: attributes that few programs have, of a thread with these PF_* flags and this status, and of a process.
+ * The first returns errors unreported.
+ */
+int proc_thread_attrs(struct thread *th, uint64_t flags, const char *status);
+int proc_process_attrs(struct task *t, struct task_idents *id, int dir);
+
 /* proc_maps.c: mappings and auxiliary vector of the task at `at`. */
 int proc_maps(struct proc_run *r, size_t at);
 

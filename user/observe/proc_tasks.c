@@ -153,6 +153,8 @@ static int fill_thread(struct task_idents *id, struct thread *th, bool zombie)
 		return 0;
 	err = thread_calls(th);
 	if (!err)
+		err = proc_thread_attrs(th, st.field[9], status);
+	if (!err)
 		err = proc_read_u64(dir, "timerslack_ns", 10, &th->timer_slack_ns);
 	if (thread_waits_for_vfork(dir))
 		id->vfork_wait = true;
@@ -418,6 +420,8 @@ static int fill_live_task(struct task *t, struct task_idents *id, int dir, const
 	id->layout.merge_all = merges_all(dir);
 	fill_ignored(t, status);
 	int err = fill_dumpable(&id->layout, dir, st, status);
+	if (!err)
+		err = proc_process_attrs(t, id, dir);
 	if (!err)
 		err = fill_timers(t, dir);
 	if (!err)

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <linux/sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "sys/label.h"
 #include "sys/proc.h"
 
 /* In the order of model.root_ns. */
@@ -65,6 +67,23 @@ static int refuse_main_exited(const struct model *m, const struct task *t)
 	return err;
 }
 
+/* What a restore could not give back. */
+static int refuse_scheduling(const struct task *t)
+{
+	enum { KSCHED_EXT = 7 };
+	int err = 0;
+
+	VEC_FOREACH(th, &t->threads) {
+		uint32_t policy = th->sched_policy & ~SCHED_RESET_ON_FORK;
+
+		if (policy == SCHED_DEADLINE || policy == KSCHED_EXT)
+			err = unsupported("pid %d thread %d: is scheduled by %s, which is not supported; give it another policy "
+					  "first (chrt -p)",
+					  t->pid, th->tid, policy == SCHED_DEADLINE ? "deadline (SCHED_DEADLINE)" : "a BPF scheduler");
+	}
+	return err;
+}
+
 int refuse_task(const struct model *m, const struct task *t, const struct task_idents *id, bool final)
 {
 	int err = 0, one;
@@ -84,6 +103,9 @@ int refuse_task(const struct model *m, const struct task *t, const struct task_i
 	if (one)
 		err = one;
 	one = refuse_main_exited(m, t);
+	if (one)
+		err = one;
+	one = refuse_scheduling(t);
 	if (one)
 		err = one;
 	one = refuse_namespaces(m, t);
@@ -114,6 +136,24 @@ int refuse_children_namespaces(const struct task *t)
 		err = unsupported(text, t->pid, "pid");
 	if (t->ns.time && time && time != t->ns.time)
 		err = unsupported(text, t->pid, "time");
+	return err;
+}
+
+int refuse_labels(const struct task *t)
+{
+	int err = 0;
+
+	if (t->state == TASK_ZOMBIE)
+		return 0;
+	VEC_FOREACH(th, &t->threads) {
+		_cleanup_free_ char *label = NULL;
+
+		/* Who has ended meanwhile is not dumped. */
+		if (label_read(t->pid, th->tid, &label) || label_is_unconfined(label))
+			continue;
+		err = unsupported("pid %d thread %d: is confined by a security module (label %.*s), which is not supported", t->pid,
+				  th->tid, (int)strcspn(label, "\n"), label);
+	}
 	return err;
 }
 

@@ -16,6 +16,9 @@ int refuse_task(const struct model *m, const struct task *t, const struct task_i
  */
 int refuse_children_namespaces(const struct task *t);
 
+/* Labels of security modules that confine a thread of the task. By /proc, for running targets, where there are labels. */
+int refuse_labels(const struct task *t);
+
 /* 32-bit programs. */
 int refuse_programs(const struct model *m);
 

@@ -26,6 +26,8 @@ struct observer {
 	void *state;
 	uint32_t root_ns[8];
 	bool tracked;
+	bool has_labels; /* a security module labels processes */
+	bool warned;     /* of what is lost without being refused */
 	/* The last run on the running tree, without its model; for again.c. */
 	struct run look;
 	bool has_look;

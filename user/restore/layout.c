@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/capability.h>
+#include <linux/ioprio.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -44,6 +45,27 @@ static int highest_fd(void)
 	return max;
 }
 
+static int read_own_attributes(struct own_layout *ret)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { 0 };
+
+	if (syscall(SYS_capget, &head, data))
+		return fail(-errno, "read bcr's own capabilities");
+	ret->cap_permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	for (int cap = 0; cap < 64 && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+		ret->cap_bounding |= (uint64_t)prctl(PR_CAPBSET_READ, cap, 0, 0, 0) << cap;
+	for (int i = 0; i < MODEL_NR_RLIMITS; i++)
+		if (getrlimit(i, &ret->limits[i]))
+			return fail(-errno, "read bcr's own resource limits");
+	long ioprio = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0);
+	ret->ioprio = ioprio < 0 ? 0 : ioprio;
+	ret->mce_kill = prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) != PR_MCE_KILL_DEFAULT;
+	ret->memory_merge = prctl(BCR_PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1;
+	ret->no_new_privs = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
+	return 0;
+}
+
 int own_layout_read(struct own_layout *ret)
 {
 	_cleanup_fclose_ FILE *maps = fopen("/proc/self/maps", "re");
@@ -73,12 +95,7 @@ int own_layout_read(struct own_layout *ret)
 	ret->max_fd = highest_fd();
 	ret->can_set_timer_ids = prctl(BCR_PR_TIMER_CREATE_RESTORE_IDS, BCR_PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0,
 				       0) >= 0;
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2] = { 0 };
-	if (syscall(SYS_capget, &head, data))
-		return fail(-errno, "read bcr's own capabilities");
-	ret->cap_permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
-	return 0;
+	return read_own_attributes(ret);
 }
 
 void own_layout_deinit(struct own_layout *l)
@@ -269,6 +286,13 @@ static int find_hole(struct restore_plan *p, uint64_t bytes)
 		    bytes >> 20);
 }
 
+bool plan_same_groups(const struct thread *a, const struct thread *b)
+{
+	size_t nr = a->creds.groups.nr;
+
+	return nr == b->creds.groups.nr && (!nr || !memcmp(a->creds.groups.v, b->creds.groups.v, nr * sizeof(uint32_t)));
+}
+
 /* More than any area can need: checked again when the areas are made. */
 static uint64_t area_limit(const struct restore_plan *p)
 {
@@ -282,7 +306,8 @@ static uint64_t area_limit(const struct restore_plan *p)
 				bytes += ((*mm)->vmas.nr * 12 + (*mm)->pages.nr) * sizeof(struct restorer_op);
 		}
 		VEC_FOREACH(th, &t->threads)
-			bytes += 96 * 1024 + th->pending.nr * 1024 + th->creds.groups.nr * 8;
+			bytes += 96 * 1024 + th->pending.nr * 1024 +
+				 (th == t->threads.v || !plan_same_groups(th, t->threads.v) ? th->creds.groups.nr * 4 : 0);
 		bytes += t->pending.nr * 1024 + t->timers.nr * 1024;
 		if (bytes > limit)
 			limit = bytes;

@@ -24,7 +24,12 @@ struct own_layout {
 	VEC(struct mem_range) ranges;      /* ascending */
 	VEC(struct own_special) specials;  /* ascending */
 	bool can_set_timer_ids;            /* PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15) */
-	uint64_t cap_permitted;
+	uint64_t cap_permitted, cap_bounding;
+	struct rlimit limits[MODEL_NR_RLIMITS];
+	/* What tasks have from bcr, if they do not set their own. */
+	uint32_t ioprio;
+	bool mce_kill, memory_merge;       /* PR_MCE_KILL_GET is another one than the default */
+	bool no_new_privs;
 	int max_fd;                        /* highest descriptor in use */
 };
 
@@ -105,6 +110,10 @@ int plan_task_ops(struct restore_plan *p, struct task_plan *tp);
 
 /* Offset of a `syscall` instruction in the area. */
 uint64_t plan_syscall_insn(void);
+
+enum { DUMPABLE_BY_ROOT = 2 }; /* mm.dumpable: what fs.suid_dumpable gives to programs that change ids */
+
+bool plan_same_groups(const struct thread *a, const struct thread *b);
 
 /* The first task of the model that has this descriptor table. */
 const struct task *plan_table_owner(const struct model *m, uint32_t files_id);

@@ -31,6 +31,7 @@
 #include "base/log.h"
 #include "pie/restorer.blob.h"
 #include "restore/plan.h"
+#include "restore/plan_builder.h"
 #include "sys/sigframe-x86_64.h"
 #include "sys/uapi.h"
 
@@ -39,58 +40,10 @@ enum {
 	KERNEL_SIGSET_BYTES = 8,
 	ARCH_SET_GS_CODE = 0x1001,
 	ARCH_SET_FS_CODE = 0x1002,
-	SECBITS_FREE = SECBIT_KEEP_CAPS | SECBIT_NO_SETUID_FIXUP, /* ids change, capabilities stay */
-	NR_CAPS = 64,
 	MAX_TIMER_GAP = 4096,
 };
 
 static const taddr_t highest = 0x7ffffffff000;
-
-/* Where ops go, and the data they point to. */
-struct builder {
-	struct restore_plan *p;
-	struct task_plan *tp;
-	struct thread_plan *th;
-	bool failed; /* out of memory: checked once at the end */
-};
-
-/* Puts data into the area; returns its address in the target. */
-static taddr_t put(struct builder *b, const void *data, size_t len, size_t align)
-{
-	size_t at = (b->tp->area.nr + align - 1) & ~(align - 1);
-
-	if (VEC_RESERVE(&b->tp->area, at + len)) {
-		b->failed = true;
-		return 0;
-	}
-	if (at > b->tp->area.nr)
-		memset(b->tp->area.v + b->tp->area.nr, 0, at - b->tp->area.nr);
-	if (len)
-		memcpy(b->tp->area.v + at, data, len);
-	b->tp->area.nr = at + len;
-	return b->p->area + at;
-}
-
-static void add(struct builder *b, const char *what, struct restorer_op op)
-{
-	struct plan_op po = { op, what };
-
-	if (VEC_PUSH(&b->th->ops, po))
-		b->failed = true;
-}
-
-#define CALL(b, what, number, ...)                                                                 \
-	add((b), (what), (struct restorer_op){ .nr = (number), .args = { __VA_ARGS__ } })
-/* The result must be the address in argument `arg`. */
-#define CALL_AT(b, what, number, arg, ...)                                                         \
-	add((b), (what),                                                                           \
-	    (struct restorer_op){ .nr = (number),                                                  \
-				  .expect = RESTORER_SAME,                                         \
-				  .expect_arg = (arg),                                             \
-				  .args = { __VA_ARGS__ } })
-#define CALL_ANY(b, what, number, ...)                                                             \
-	add((b), (what),                                                                           \
-	    (struct restorer_op){ .nr = (number), .expect = RESTORER_ANY, .args = { __VA_ARGS__ } })
 
 /* --- 1 and 2: memory --- */
 
@@ -246,10 +199,7 @@ static void plan_mm_layout(struct builder *b)
 	CALL(b, "layout of the address space", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, put(b, &map, sizeof(map), 8),
 	     sizeof(map));
 	CALL(b, "close the executable", SYS_close, b->tp->fd_exe);
-	if (mm->thp_disabled)
-		CALL(b, "no huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1);
-	if (mm->merge_all)
-		CALL(b, "merge equal pages", SYS_prctl, BCR_PR_SET_MEMORY_MERGE, 1);
+	plan_mm_attrs(b, mm);
 	if (mm->lock_future)
 		CALL(b, "lock mappings to come", SYS_mlockall, mm->lock_future);
 }
@@ -267,7 +217,7 @@ static void plan_sigactions(struct builder *b)
 	}
 }
 
-static void plan_process(struct builder *b)
+static int plan_process(struct builder *b)
 {
 	const struct task *t = b->tp->task;
 
@@ -275,15 +225,8 @@ static void plan_process(struct builder *b)
 	CALL(b, "personality", SYS_personality, t->personality);
 	if (t->child_subreaper)
 		CALL(b, "child subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1);
-	for (int i = 0; i < MODEL_NR_RLIMITS; i++) {
-		struct rlimit now;
-
-		/* Unchanged ones need no privilege. */
-		if (!getrlimit(i, &now) && now.rlim_max == t->rlimits[i].max && i != RLIMIT_NOFILE &&
-		    now.rlim_cur == t->rlimits[i].cur)
-			continue;
-		CALL(b, "resource limit", SYS_prlimit64, 0, i, put(b, &t->rlimits[i], sizeof(t->rlimits[i]), 8), 0);
-	}
+	plan_process_attrs(b, t);
+	return plan_limits(b, t);
 }
 
 /* --- 6: timers --- */
@@ -356,70 +299,6 @@ static int plan_timers(struct builder *b)
 
 /* --- 7: what a thread has of its own --- */
 
-static void plan_capset(struct builder *b, const char *what, uint64_t eff, uint64_t prm, uint64_t inh)
-{
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2] = {
-		{ .effective = eff, .permitted = prm, .inheritable = inh },
-		{ .effective = eff >> 32, .permitted = prm >> 32, .inheritable = inh >> 32 },
-	};
-
-	CALL(b, what, SYS_capset, put(b, &head, sizeof(head), 8), put(b, data, sizeof(data), 8));
-}
-
-/*
- * Ids first, with securebits that keep the capabilities; then sets from the widest to the narrowest, since each step
- * needs what the next one may take away.
- */
-static int plan_creds(struct builder *b, const struct thread *th)
-{
-	const struct creds *c = &th->creds;
-	uint64_t own = b->p->own.cap_permitted;
-
-	if (c->cap_prm & ~own)
-		return fail(0, "pid %d thread %d: it had capabilities that bcr does not have (%#" PRIx64 "); run bcr with them",
-			    b->tp->task->pid, th->tid, c->cap_prm & ~own);
-	CALL(b, "keep capabilities", SYS_prctl, PR_SET_SECUREBITS, SECBITS_FREE);
-	CALL(b, "supplementary groups", SYS_setgroups, c->groups.nr,
-	     c->groups.nr ? put(b, c->groups.v, c->groups.nr * sizeof(uint32_t), 8) : 0);
-	CALL(b, "group ids", SYS_setresgid, c->gid, c->egid, c->sgid);
-	CALL(b, "user ids", SYS_setresuid, c->uid, c->euid, c->suid);
-	CALL_ANY(b, "file system group id", SYS_setfsgid, c->fsgid);
-	CALL_ANY(b, "file system user id", SYS_setfsuid, c->fsuid);
-	plan_capset(b, "all own capabilities", own, own, c->cap_inh);
-	for (int cap = 0; cap < NR_CAPS; cap++) {
-		if (own >> cap & 1 && !(c->cap_bnd >> cap & 1))
-			CALL(b, "capability bounding set", SYS_prctl, PR_CAPBSET_DROP, cap);
-		if (c->cap_amb >> cap & 1)
-			CALL(b, "ambient capability", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap);
-	}
-	CALL(b, "securebits", SYS_prctl, PR_SET_SECUREBITS, c->securebits);
-	plan_capset(b, "capabilities", c->cap_eff, c->cap_prm, c->cap_inh);
-	if (c->no_new_privs)
-		CALL(b, "no new privileges", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
-	return 0;
-}
-
-static void plan_sched(struct builder *b, const struct thread *th)
-{
-	struct sched_param param = { .sched_priority = th->sched_priority };
-	int policy = th->sched_policy & ~SCHED_RESET_ON_FORK;
-	bool has_affinity = false;
-
-	if (policy != SCHED_FIFO && policy != SCHED_RR)
-		param.sched_priority = 0;
-	CALL(b, "nice value", SYS_setpriority, PRIO_PROCESS, 0, (uint64_t)(int64_t)th->nice);
-	CALL(b, "scheduling policy", SYS_sched_setscheduler, 0, th->sched_policy, put(b, &param, sizeof(param), 8));
-	for (size_t i = 0; i < sizeof(th->affinity); i++)
-		has_affinity |= th->affinity[i];
-	/* Processors that are not there any more are no reason to fail. */
-	if (has_affinity)
-		CALL_ANY(b, "affinity", SYS_sched_setaffinity, 0, sizeof(th->affinity),
-			 put(b, th->affinity, sizeof(th->affinity), 8));
-	if (th->timer_slack_ns)
-		CALL(b, "timer slack", SYS_prctl, PR_SET_TIMERSLACK, th->timer_slack_ns);
-}
-
 static void plan_thread_memory(struct builder *b, const struct thread *th)
 {
 	CALL(b, "fs base", SYS_arch_prctl, ARCH_SET_FS_CODE, th->cpu.regs.fs_base);
@@ -457,14 +336,12 @@ static int plan_thread(struct builder *b, const struct thread *th, bool leader)
 		plan_thread_memory(b, th);
 	CALL(b, "name", SYS_prctl, PR_SET_NAME, put(b, th->comm, sizeof(th->comm), 8));
 	plan_sched(b, th);
+	plan_thread_attrs(b, th);
 	int err = plan_creds(b, th);
 	if (err)
 		return err;
-	/* Both are cleared when credentials change. */
+	/* It is cleared when credentials change. So is "dumpable", of the whole process: that is set when all threads are done. */
 	CALL(b, "signal at the parent's death", SYS_prctl, PR_SET_PDEATHSIG, th->pdeath_signal);
-	/* 2, "only root may dump core", can be had by an exec only; 0 is the nearest that keeps others out. */
-	if (leader)
-		CALL(b, "dumpable", SYS_prctl, PR_SET_DUMPABLE, b->tp->mm->dumpable == 1);
 	plan_pending(b, th, leader);
 	return 0;
 }
@@ -512,7 +389,9 @@ static int build_ops(struct builder *b)
 			if (err)
 				return err;
 			plan_mm_layout(b);
-			plan_process(b);
+			err = plan_process(b);
+			if (err)
+				return err;
 			for (size_t k = 1; k < tp->threads.nr; k++)
 				add(b, "thread", (struct restorer_op){ .code = RESTORER_CLONE, .args = { k } });
 			err = plan_timers(b);

@@ -23,6 +23,7 @@
 #include "kinds/kinds.h"
 #include "restore/files.h"
 #include "restore/plan.h"
+#include "sys/label.h"
 #include "sys/proc.h"
 
 enum { MAX_PLANS = 4 };
@@ -296,12 +297,46 @@ static int check_vdsos(const struct restore *r)
 	return 0;
 }
 
+/* What a change of ids makes of "dumpable" is the system's setting, and only so can a process get 2. */
+static int check_dumpable(const struct restore *r)
+{
+	uint64_t now = 0;
+
+	VEC_FOREACH(p, &r->m->mms) {
+		if ((*p)->dumpable != DUMPABLE_BY_ROOT)
+			continue;
+		int err = proc_read_u64(AT_FDCWD, "/proc/sys/fs/suid_dumpable", 10, &now);
+		if (err)
+			return fail(err, "read /proc/sys/fs/suid_dumpable");
+		if (now != DUMPABLE_BY_ROOT)
+			return fail(0, "pid %d: its core could be dumped for root only, which fs.suid_dumpable=%" PRIu64
+				       " does not allow; set it to 2 (sysctl) for the restore",
+				    (*p)->pid, now);
+	}
+	return 0;
+}
+
+/* What was dumped was not confined; what bcr restores has bcr's own label. */
+static int check_label(void)
+{
+	_cleanup_free_ char *label = NULL;
+
+	if (!label_in_use() || label_read(getpid(), getpid(), &label) || label_is_unconfined(label))
+		return 0;
+	return fail(0, "bcr is confined by a security module (label %.*s), and so would be what it restores; run it unconfined",
+		    (int)strcspn(label, "\n"), label);
+}
+
 int restore_check(struct restore *r)
 {
 	int err = check_session(r);
 
 	if (!err)
 		err = check_pids(r);
+	if (!err)
+		err = check_dumpable(r);
+	if (!err)
+		err = check_label();
 	if (!err)
 		err = check_limits(r);
 	if (!err)

@@ -7,7 +7,7 @@
  *   1  a call that the dump broke off and that has a time limit is issued again with the time that was left, through the `syscall`
  *      instruction of the restorer, and broken off at once: the kernel then has a restart block of its own
  *   2  a main thread that had exited while others lived on does so again, through the same instruction
- *   3  one thread of each process unmaps the restorer, by its own instruction
+ *   3  one thread of each process sets whether it is dumpable, and unmaps the restorer, by the restorer's own instruction
  *   4  registers and signal mask are set, and the thread is detached
  *
  * A SIGSTOP that comes from outside meanwhile is put off to the end; all other signals wait, being blocked.
@@ -18,6 +18,7 @@
 #include <linux/futex.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
@@ -191,20 +192,38 @@ static int start_call(struct leaving *l, uint64_t nr, const uint64_t args[6])
 	return err ? err : expect_stop(l, ptrace_syscall, PTRACE_STOP_SYSCALL);
 }
 
-static int unmap_restorer(struct leaving *l)
+/* A call that gives 0. */
+static int make_call(struct leaving *l, const char *what, uint64_t nr, const uint64_t args[6])
 {
-	const struct mem_range *hole = &l->r->plan->hole;
-	const uint64_t args[6] = { hole->start, hole->end - hole->start };
 	struct cpu_regs after;
-	int err = start_call(l, SYS_munmap, args);
+	int err = start_call(l, nr, args);
 
 	if (!err)
 		err = expect_stop(l, ptrace_syscall, PTRACE_STOP_SYSCALL);
 	if (!err)
 		err = get_regs(l, &after);
 	if (!err && after.ax)
-		err = thread_fail(l, (int)after.ax, "unmap the restorer");
+		err = thread_fail(l, (int)after.ax, what);
 	return err;
+}
+
+/*
+ * Each thread that changes its credentials takes "dumpable" from the process: it is set when all have theirs. 2 is what the
+ * kernel has given it then (check_dumpable in restore.c).
+ */
+static int set_dumpable(struct leaving *l)
+{
+	const uint64_t args[6] = { PR_SET_DUMPABLE, l->tp->mm->dumpable };
+
+	return l->tp->mm->dumpable == DUMPABLE_BY_ROOT ? 0 : make_call(l, "set whether it is dumpable", SYS_prctl, args);
+}
+
+static int unmap_restorer(struct leaving *l)
+{
+	const struct mem_range *hole = &l->r->plan->hole;
+	const uint64_t args[6] = { hole->start, hole->end - hole->start };
+
+	return make_call(l, "unmap the restorer", SYS_munmap, args);
 }
 
 /* --- calls with a restart block --- */
@@ -425,6 +444,8 @@ static int bring_to_end(struct restore *r, struct leaving *all, size_t nr)
 		err = for_each(all, nr, restart_call, has_restart);
 	if (!err)
 		err = for_each(all, nr, exit_again, has_exited);
+	if (!err)
+		err = for_each(all, nr, set_dumpable, is_first);
 	if (!err)
 		err = for_each(all, nr, unmap_restorer, is_first);
 	if (!err)

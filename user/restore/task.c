@@ -318,11 +318,45 @@ static int write_proc_number(pid_t pid, const char *name, long long value)
 	return 0;
 }
 
-static int set_proc_state(const struct task *t)
+/* The one of these that reads as hexadecimal. */
+static int write_coredump_filter(pid_t pid, uint32_t filter)
+{
+	_cleanup_close_ int fd = -1;
+	char text[16];
+
+	if (filter == MM_DUMP_FILTER_UNKNOWN)
+		return 0;
+	fd = open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : fail(-errno, "pid %d: open its coredump_filter", pid);
+	int len = snprintf(text, sizeof(text), "%#x", filter);
+	return write(fd, text, len) == len ? 0 : fail(-errno, "pid %d: set coredump_filter to %s", pid, text);
+}
+
+/* The group of its session, by the scheduler's own reckoning: new with each setsid(2). */
+static int write_autogroup(const struct task *t)
+{
+	_cleanup_close_ int fd = -1;
+	char text[16];
+
+	if (t->sid != t->pid || !t->autogroup_nice)
+		return 0;
+	fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : fail(-errno, "pid %d: open its autogroup", t->pid);
+	int len = snprintf(text, sizeof(text), "%d", t->autogroup_nice);
+	return write(fd, text, len) == len ? 0 : fail(-errno, "pid %d: set the nice value of its autogroup to %s", t->pid, text);
+}
+
+static int set_proc_state(const struct task *t, const struct mm *mm)
 {
 	int err = write_proc_number(t->pid, "oom_score_adj", t->oom_score_adj);
 
-	return err ? err : write_proc_number(t->pid, "loginuid", t->loginuid);
+	if (!err)
+		err = write_proc_number(t->pid, "loginuid", t->loginuid);
+	if (!err)
+		err = write_coredump_filter(t->pid, mm->coredump_filter);
+	return err ? err : write_autogroup(t);
 }
 
 /*
@@ -408,7 +442,7 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 	if (!err)
 		err = take_foreground(r, t);
 	if (!err)
-		err = set_proc_state(t);
+		err = set_proc_state(t, tp->mm);
 	if (!err)
 		err = task_open_exe(r, tp);
 	if (!err)

@@ -52,6 +52,15 @@ enum {
 	BCR_UFFD_FEATURE_WP_ASYNC = 1 << 15, /* since Linux 6.7 */
 
 	BCR_PIDFD_THREAD = 0200, /* O_EXCL; since Linux 6.9 */
+	BCR_PR_SET_MDWE = 65, /* since Linux 6.3 */
+	BCR_PR_GET_MDWE = 66,
+	BCR_PR_MDWE_REFUSE_EXEC_GAIN = 1 << 0,
+	BCR_PR_MDWE_NO_INHERIT = 1 << 1, /* since Linux 6.6 */
+	BCR_PR_THP_DISABLE_EXCEPT_ADVISED = 1 << 1, /* since Linux 6.18 */
+
+	BCR_MEMBARRIER_CMD_GET_REGISTRATIONS = 1 << 9, /* since Linux 6.3 */
+	/* MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, _PRIVATE_EXPEDITED, _SYNC_CORE and _RSEQ */
+	BCR_MEMBARRIER_REGISTRATIONS = 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8,
 };
 
 #endif

@@ -1,0 +1,64 @@
+/* How the files that make the plan add operations, and put data for them into the area. Private to restore/plan_*.c. */
+#ifndef BCR_RESTORE_PLAN_BUILDER_H
+#define BCR_RESTORE_PLAN_BUILDER_H
+
+#include <string.h>
+
+#include "restore/plan.h"
+
+/* Where ops go, and the data they point to. */
+struct builder {
+	struct restore_plan *p;
+	struct task_plan *tp;
+	struct thread_plan *th;
+	taddr_t groups_at; /* supplementary groups of the leader, in the area */
+	bool failed;       /* out of memory: checked once at the end */
+};
+
+/* Puts data into the area; returns its address in the target. */
+static inline taddr_t put(struct builder *b, const void *data, size_t len, size_t align)
+{
+	size_t at = (b->tp->area.nr + align - 1) & ~(align - 1);
+
+	if (VEC_RESERVE(&b->tp->area, at + len)) {
+		b->failed = true;
+		return 0;
+	}
+	if (at > b->tp->area.nr)
+		memset(b->tp->area.v + b->tp->area.nr, 0, at - b->tp->area.nr);
+	if (len)
+		memcpy(b->tp->area.v + at, data, len);
+	b->tp->area.nr = at + len;
+	return b->p->area + at;
+}
+
+static inline void add(struct builder *b, const char *what, struct restorer_op op)
+{
+	struct plan_op po = { op, what };
+
+	if (VEC_PUSH(&b->th->ops, po))
+		b->failed = true;
+}
+
+#define CALL(b, what, number, ...)                                                                 \
+	add((b), (what), (struct restorer_op){ .nr = (number), .args = { __VA_ARGS__ } })
+/* The result must be the address in argument `arg`. */
+#define CALL_AT(b, what, number, arg, ...)                                                         \
+	add((b), (what),                                                                           \
+	    (struct restorer_op){ .nr = (number),                                                  \
+				  .expect = RESTORER_SAME,                                         \
+				  .expect_arg = (arg),                                             \
+				  .args = { __VA_ARGS__ } })
+#define CALL_ANY(b, what, number, ...)                                                             \
+	add((b), (what),                                                                           \
+	    (struct restorer_op){ .nr = (number), .expect = RESTORER_ANY, .args = { __VA_ARGS__ } })
+
+/* plan_attrs.c: what of a process and its threads is neither memory nor signals nor timers. */
+void plan_mm_attrs(struct builder *b, const struct mm *mm);
+void plan_process_attrs(struct builder *b, const struct task *t);
+int plan_limits(struct builder *b, const struct task *t);
+void plan_sched(struct builder *b, const struct thread *th);
+void plan_thread_attrs(struct builder *b, const struct thread *th);
+int plan_creds(struct builder *b, const struct thread *th);
+
+#endif
