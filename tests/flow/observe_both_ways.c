@@ -1022,10 +1022,6 @@ int main(void)
 		puts("skip: needs root");
 		return 77;
 	}
-	if (observe_bpf_ops.probe(&why)) {
-		printf("skip: no BPF here: %s\n", why ? why : "no reason known");
-		return 77;
-	}
 	int fd = mkstemp(shared_file);
 	if (fd < 0 || ftruncate(fd, 4 * PAGE) < 0) {
 		perror(shared_file);
@@ -1034,8 +1030,12 @@ int main(void)
 	close(fd);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	pid_t root = start_target();
-	int err = root < 0 ? 1 : run(root);
+	/* Afterwards: it maps what it loads, and the target is a child of ours. */
+	bool has_bpf = !observe_bpf_ops.probe(&why);
+	int err = root < 0 ? 1 : has_bpf ? run(root) : 77;
 	end_children();
 	unlink(shared_file);
+	if (!has_bpf)
+		printf("skip: no BPF here: %s\n", why ? why : "no reason known");
 	return err;
 }
