@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "restore/plan.h"
+#include "sys/uapi.h"
 
 enum { PAGE = MODEL_PAGE_SIZE };
 
@@ -292,6 +293,77 @@ static void order_of_ops(void)
 	done(p, m);
 }
 
+/* The argument of the only setgroups(2) of a thread. */
+static taddr_t groups_of(const struct thread_plan *th)
+{
+	size_t at = find_op(th, 0, SYS_setgroups, UINT64_MAX);
+
+	EXPECT(at < th->ops.nr, "a thread without setgroups");
+	return at < th->ops.nr ? th->ops.v[at].op.args[1] : 0;
+}
+
+static void groups_are_there_once(void)
+{
+	struct model *m = one_task();
+	struct task *t = &m->tasks.v[0];
+
+	for (int i = 1; i < 4; i++)
+		if (!VEC_ADD(&t->threads))
+			abort();
+	for (int i = 0; i < 4; i++) {
+		t->threads.v[i].tid = 100 + i;
+		for (uint32_t gid = 0; gid < 1000; gid++)
+			if (VEC_PUSH(&t->threads.v[i].creds.groups, gid + (i == 2)))
+				abort();
+	}
+	struct restore_plan *p = plan_of(m);
+	const struct thread_plan *th = p->tasks.v[0].threads.v;
+
+	EXPECT(groups_of(&th[0]) == groups_of(&th[1]) && groups_of(&th[0]) == groups_of(&th[3]), "the same groups twice");
+	EXPECT(groups_of(&th[0]) != groups_of(&th[2]), "other groups are not the same");
+	done(p, m);
+}
+
+/* What few programs have set: each by its call, with its value, while there are privileges for it. */
+static void rare_attributes(void)
+{
+	struct model *m = one_task();
+	struct thread *th = &m->tasks.v[0].threads.v[0];
+	struct mm *mm = mm_of(m, 0);
+
+	th->io_flusher = true;
+	th->spec_store_bypass = PR_SPEC_FORCE_DISABLE;
+	th->spec_indirect_branch = PR_SPEC_DISABLE;
+	th->tsc = PR_TSC_SIGSEGV;
+	th->mce_kill = 1 + PR_MCE_KILL_EARLY;
+	th->ioprio = 3 << 13;
+	m->tasks.v[0].membarrier = 1 << 6;
+	mm->mdwe = 1;
+	mm->dumpable = DUMPABLE_BY_ROOT;
+
+	struct restore_plan *p = plan_of(m);
+	const struct thread_plan *first = &p->tasks.v[0].threads.v[0];
+	size_t ids = find_op(first, 0, SYS_setresuid, UINT64_MAX), io = find_op(first, 0, SYS_prctl, PR_SET_IO_FLUSHER);
+	size_t spec = find_op(first, 0, SYS_prctl, PR_SET_SPECULATION_CTRL);
+	size_t mce = find_op(first, 0, SYS_prctl, PR_MCE_KILL), mdwe = find_op(first, 0, SYS_prctl, BCR_PR_SET_MDWE);
+
+	EXPECT(io < ids && find_op(first, 0, SYS_ioprio_set, UINT64_MAX) < ids, "I/O is set without privileges");
+	EXPECT(spec < ids && first->ops.v[spec].op.args[1] == PR_SPEC_STORE_BYPASS &&
+		       first->ops.v[spec].op.args[2] == PR_SPEC_FORCE_DISABLE,
+	       "speculative store bypass");
+	spec = find_op(first, spec + 1, SYS_prctl, PR_SET_SPECULATION_CTRL);
+	EXPECT(spec < ids && first->ops.v[spec].op.args[1] == PR_SPEC_INDIRECT_BRANCH &&
+		       first->ops.v[spec].op.args[2] == PR_SPEC_DISABLE,
+	       "indirect branch speculation");
+	EXPECT(mce < ids && first->ops.v[mce].op.args[1] == PR_MCE_KILL_SET && first->ops.v[mce].op.args[2] == PR_MCE_KILL_EARLY,
+	       "policy for memory errors");
+	EXPECT(find_op(first, 0, SYS_prctl, PR_SET_TSC) < ids, "time stamp counter");
+	EXPECT(find_op(first, 0, SYS_membarrier, 1 << 6) < ids, "membarrier");
+	EXPECT(mdwe < ids && find_op(first, mdwe, SYS_mprotect, UINT64_MAX) == first->ops.nr, "memory is protected too late");
+	EXPECT(find_op(first, 0, SYS_setfsuid, UINT64_MAX) < ids, "the kernel sees no change of ids");
+	done(p, m);
+}
+
 static void area_is_consistent(void)
 {
 	struct model *m = one_task();
@@ -415,6 +487,10 @@ static void refusals(void)
 	expect_refusal(m, "capabilities that bcr does not have");
 
 	m = one_task();
+	m->tasks.v[0].threads.v[0].creds.cap_bnd = 1ULL << 62;
+	expect_refusal(m, "not in bcr's bounding set (0x4000000000000000)");
+
+	m = one_task();
 	add_vma(mm_of(m, 0), 0x210000000000, 1, PROT_READ | PROT_EXEC)->status |= VMA_VDSO;
 	expect_refusal(m, "vDSO");
 }
@@ -431,6 +507,8 @@ int main(void)
 	neighbours_stay_apart();
 	families_agree();
 	order_of_ops();
+	groups_are_there_once();
+	rare_attributes();
 	area_is_consistent();
 	numbers_are_above_all();
 	early_children();
