@@ -20,7 +20,7 @@ static bool fifo_match(const struct file_record *rec)
 
 static int fifo_collect(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f)
 {
-	int err = path_check(of);
+	int err = path_check(ctx, of);
 
 	if (err)
 		return err;

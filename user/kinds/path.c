@@ -68,7 +68,18 @@ static bool ends_with(const char *text, const char *end)
 	return len >= len_end && !strcmp(text + len - len_end, end);
 }
 
-int path_check(const struct observed_file *of)
+/* A running target may have closed, renamed or replaced it since it was observed. */
+static bool leads_elsewhere(const struct observed_file *of)
+{
+	char link[48], path[PATH_MAX + 1] = "";
+
+	if (of->rec.fd < 0)
+		return false;
+	snprintf(link, sizeof(link), "/proc/%u/fd/%d", of->rec.tgid, of->rec.fd);
+	return readlink(link, path, PATH_MAX) < 0 || strcmp(path, of->path);
+}
+
+int path_check(const struct collect_ctx *ctx, const struct observed_file *of)
 {
 	const struct file_record *rec = &of->rec;
 	struct path_where where = path_where(of);
@@ -84,6 +95,8 @@ int path_check(const struct observed_file *of)
 	/* A symbolic link itself can be held by O_PATH | O_NOFOLLOW only. */
 	if (!(S_ISLNK(rec->mode) ? lstat : stat)(of->path, &st) && same_file(of, &st))
 		return 0;
+	if (!ctx->stopped && leads_elsewhere(of))
+		return -EAGAIN;
 	if (!rec->nlink || ends_with(of->path, " (deleted)"))
 		return unsupported("%s: %s has been unlinked or replaced, which is not supported; close it first", where.text, of->path);
 	return unsupported("%s: %s is another file by now, or not reachable from bcr's mount namespace; close it first",

@@ -4,8 +4,11 @@
 
 #include "kinds/kinds.h"
 
-/* Refuses, naming it, what the observed path does not lead to any more: unlinked, renamed over, hidden by a mount. */
-int path_check(const struct observed_file *of);
+/*
+ * Refuses, naming it, what the observed path does not lead to any more: unlinked, renamed over, hidden by a mount. -EAGAIN: of a running
+ * target, the descriptor leads elsewhere by now.
+ */
+int path_check(const struct collect_ctx *ctx, const struct observed_file *of);
 
 /* "pid 5 fd 3" or, for what was not seen through a descriptor, "pid 5". */
 struct path_where {

@@ -107,7 +107,7 @@ static int reg_collect(const struct collect_ctx *ctx, const struct observed_file
 	int err = check_kind(ctx, of);
 
 	if (!err)
-		err = path_check(of);
+		err = path_check(ctx, of);
 	if (!err)
 		err = common_collect_owner(ctx, of, f);
 	if (err)

@@ -138,7 +138,7 @@ static int tty_collect(const struct collect_ctx *ctx, const struct observed_file
 	if (!ctx->shell_job)
 		return unsupported("pid %u fd %d: terminal %s is connected to the outside; use --shell-job, or start the program without a terminal",
 				   rec->tgid, rec->fd, of->path ? of->path : rec->name);
-	int err = path_check(of);
+	int err = path_check(ctx, of);
 	if (err)
 		return err;
 	f->path = strdup(of->path);
