@@ -2,6 +2,7 @@
 #include "flow/steps.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -145,12 +146,25 @@ void step_freeze_undo(struct flow *f)
 	f->freeze = NULL;
 }
 
+/*
+ * Was it stopped by a signal when bcr's own stop came? The freezer met it so; a SIGCONT may have come in the moment until all of the
+ * tree stood still, which what was read since then says. Through /proc it does not: there, bcr's stop looks like any other.
+ */
+static bool is_stopped(const struct flow *f, const struct task *t)
+{
+	return freeze_was_stopped(f->freeze, t->pid) &&
+	       (t->state == TASK_STOPPED || !strcmp(observer_backend(f->observer), "proc"));
+}
+
 /* What was read of threads becomes what the image holds. */
 void step_finish_tasks(struct flow *f)
 {
 	VEC_FOREACH(t, &f->model->tasks) {
-		if (t->state != TASK_ZOMBIE)
-			t->state = freeze_was_stopped(f->freeze, t->pid) ? TASK_STOPPED : TASK_ALIVE;
+		if (t->state == TASK_ZOMBIE)
+			continue;
+		t->state = is_stopped(f, t) ? TASK_STOPPED : TASK_ALIVE;
+		if (t->state == TASK_STOPPED && !t->stop_signal)
+			t->stop_signal = SIGSTOP;
 	}
 	capture_fix_syscalls(f->model);
 }
