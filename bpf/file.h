@@ -16,6 +16,7 @@ enum {
 	MAGIC_DEVPTS = 0x1cd1,
 	MAGIC_PROC = 0x9fa0,
 };
+#define MAGIC_HUGETLBFS 0x958458f6U /* more than an int holds */
 
 struct file_record {
 	__u64 file;  /* identity of the open file description; equal: shared. Never 0 */
@@ -65,6 +66,7 @@ struct file_record {
 		struct {
 			__u32 family, type, proto, state; /* sk_state: TCP_LISTEN 10, ... */
 		} sock;
+		__u64 block_bytes; /* of a mapped file: block size of its file system; hugetlbfs: size of its pages */
 		__u64 raw[6];
 	};
 };

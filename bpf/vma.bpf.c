@@ -78,6 +78,7 @@ int observe_vmas(struct bpf_iter__task_vma *ctx)
 	r->path_bytes = len;
 	__builtin_memset(&s->file, 0, sizeof(s->file));
 	fill_file(&s->file, file);
+	s->file.block_bytes = BPF_CORE_READ(file, f_inode, i_sb, s_blocksize);
 	bpf_seq_write(seq, r, sizeof(*r));
 	bpf_seq_write(seq, &s->file, sizeof(s->file));
 	bpf_seq_write(seq, s->path, at_most((len + 7) & ~7ULL, sizeof(s->path)));

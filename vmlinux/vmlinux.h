@@ -167,6 +167,7 @@ struct qstr {
 
 struct super_block {
 	unsigned int s_dev;
+	unsigned long s_blocksize;
 	unsigned long s_magic;
 	unsigned long s_flags;
 };

@@ -28,6 +28,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/select.h>
+#include <sys/shm.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -675,6 +676,27 @@ static void with_shared_memory_child(void)
 	hold();
 }
 
+/* Objects that have no name: files in memory and System V segments, open and mapped. */
+static void with_memory_objects(void)
+{
+	int open_only = MUST(memfd_create("open/only", MFD_ALLOW_SEALING)), fd = MUST(memfd_create("mapped", 0));
+	int id = MUST(shmget(IPC_PRIVATE, 3 * PAGE, IPC_CREAT | 0600));
+
+	MUST(ftruncate(open_only, 12345));
+	MUST(fcntl(open_only, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SEAL));
+	MUST(fchmod(open_only, 0610));
+	MUST(ftruncate(fd, 4 * PAGE));
+	map(2, PROT_READ | PROT_WRITE, MAP_SHARED, fd, PAGE);
+	map(1, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	close(fd);
+	if (shmat(id, NULL, 0) == (void *)-1 || shmat(id, NULL, SHM_RDONLY) == (void *)-1)
+		die("shmat");
+	MUST(shmctl(id, IPC_RMID, NULL)); /* it goes with the process */
+	/* Without pages behind it: not every machine has some. */
+	mmap(NULL, 2 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0);
+	hold();
+}
+
 /* It never returns, on a stack that the address sanitizer does not know. */
 __attribute__((no_sanitize("address"))) static int clone_main(void *arg)
 {
@@ -791,6 +813,7 @@ static const struct {
 	{ with_mappings, 1 },
 	{ with_grown_stack, 1 },
 	{ with_shared_file, 1 },
+	{ with_memory_objects, 1 },
 	{ with_session, 3 },
 	{ with_shared_memory_child, 2 },
 	{ with_clones, 5 },

@@ -67,7 +67,7 @@ try() {
 	tried=$((tried + 1))
 }
 
-for mode in memfd memfd-private sysv uffd-missing uffd-wp hugetlb deleted-shared deleted-private aio io-uring \
+for mode in uffd-missing uffd-wp deleted-shared deleted-private aio io-uring \
 	io-uring-closed perf; do
 	try $mode "$lib/refused_memory" $mode
 done
@@ -125,7 +125,7 @@ else
 	say "32-bit: not on this machine: $(cat 32-bit/log)"
 fi
 
-try several-mappings "$lib/refused_memory" memfd sysv deleted-shared deleted-private aio
+try several-mappings "$lib/refused_memory" uffd-missing deleted-shared deleted-private aio
 try several-states "$lib/refused_tasks" seccomp-filter ns-uts ns-ipc share-vm
 say "$tried states refused"
 [ $tried -ge 40 ] || fail "only $tried states could be tried on this machine"

@@ -4,6 +4,7 @@
 
 #include <cpuid.h>
 #include <fcntl.h>
+#include <linux/mman.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -394,6 +395,10 @@ static inline struct mm *make_mm(struct model *m, pid_t pid, const struct file *
 	add_vma(mm, 0x600000, 2, PROT_READ | PROT_WRITE, MAP_SHARED, VMA_FILE_SHARED, exe->id, 0);
 	add_vma(mm, 0x700000, 4, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, VMA_ANON_SHARED, 0,
 		shmem->id);
+	add_vma(mm, 0x800000, 512, PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | 21 << MAP_HUGE_SHIFT, VMA_ANON_SHARED, 0, shmem->id + 1);
+	add_vma(mm, 0xa00000, 3, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, VMA_ANON_SHARED | VMA_SYSVIPC, 0, shmem->id + 2);
+	add_vma(mm, 0xb00000, 2, PROT_READ, MAP_PRIVATE, VMA_FILE_PRIVATE | VMA_MEMFD, m->files.v[0]->id, 0);
 	add_vma(mm, 0x7ffff7fc0000, 4, PROT_READ, MAP_PRIVATE, VMA_VVAR, 0, 0);
 	add_vma(mm, 0x7ffff7fc4000, 2, PROT_READ | PROT_EXEC, MAP_PRIVATE, VMA_VDSO | VMA_ANON_PRIVATE, 0, 0);
 	add_vma(mm, 0x7ffffffde000, 33, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN,
@@ -401,11 +406,35 @@ static inline struct mm *make_mm(struct model *m, pid_t pid, const struct file *
 	return mm;
 }
 
+/* Memory objects: what CRIU has a file for, and what it has not. The first one is what the mappings of make_mm() show. */
+static inline struct shmem *make_shmems(struct model *m, struct file *memfd)
+{
+	struct shmem *anon = model_add_shmem(m, 0), *huge = model_add_shmem(m, 0), *sysv = model_add_shmem(m, 0);
+	struct shmem *file = model_add_shmem(m, 0);
+
+	anon->size_bytes = 8 * MODEL_PAGE_SIZE; /* more than is mapped */
+	huge->size_bytes = 4 << 20;
+	huge->huge_bytes = 2 << 20;
+	sysv->sort = SHMEM_SYSV;
+	sysv->size_bytes = 12345;
+	sysv->uid = 1, sysv->gid = 2, sysv->mode = 01640;
+	sysv->sysv.id = 32769, sysv->sysv.key = -5, sysv->sysv.cuid = 3, sysv->sysv.cgid = 4;
+	file->sort = SHMEM_MEMFD;
+	file->size_bytes = 54321;
+	file->huge_bytes = 1 << 30;
+	file->name = strdup("a/b (deleted)");
+	file->seals = 0x3f;
+	file->uid = 5, file->gid = 6, file->mode = 0666;
+	memfd->memfd.shmem_id = file->id;
+	return anon;
+}
+
 static inline struct model *make_model(void)
 {
 	struct model *m = model_create();
 	struct tty *tty = make_tty(m);
-	struct shmem *shmem = model_add_shmem(m, 0);
+	struct file *memfd = make_file(m, FILE_MEMFD, NULL);
+	struct shmem *shmem = make_shmems(m, memfd);
 	struct fdtable *files = make_files(m, tty), *few = model_add_fdtable(m, 0);
 	struct file *exe = make_reg(m, "/usr/bin/prog", S_IFREG | 0755);
 	struct file *cwd = make_reg(m, "/tmp", S_IFDIR | 01777), *root = make_reg(m, "/", S_IFDIR | 0755);
@@ -415,12 +444,13 @@ static inline struct model *make_model(void)
 	m->uptime_us = 123456789;
 	for (uint32_t i = 0; i < 8; i++)
 		m->root_ns[i] = i + 1;
-	shmem->size_bytes = 8 * MODEL_PAGE_SIZE; /* more than is mapped */
+	memfd->pos = 4321;
+	add_fd(few, 1, memfd, true);
 	fs->pid = ROOT;
 	fs->cwd_file_id = cwd->id;
 	fs->root_file_id = root->id;
 	fs->umask = 027;
-	add_fd(few, 2, m->files.v[0], false);
+	add_fd(few, 2, m->files.v[1], false);
 
 	struct mm *mm = make_mm(m, ROOT, exe, shmem), *mm2 = make_mm(m, CHILD, exe, shmem);
 	struct task *t = make_task(m, ROOT, 1, mm->id, files->id, fs->id);

@@ -283,6 +283,9 @@ static void same_file(const struct file *x, const struct file *y)
 	case FILE_SIGNALFD:
 		SAME(signalfd.mask);
 		break;
+	case FILE_MEMFD:
+		SAME(memfd.shmem_id);
+		break;
 	case FILE_TTY:
 		SAME(tty.tty_id);
 		break;
@@ -320,7 +323,15 @@ static void same_shmem(const char *what, const struct shmem *a, const struct shm
 	const struct shmem *x = a, *y = b;
 
 	SAME(id);
+	SAME(sort);
 	SAME(size_bytes);
+	SAME(huge_bytes);
+	CHECK(!x->name == !y->name && (!x->name || !strcmp(x->name, y->name)), "%s: name", what);
+	SAME(seals);
+	SAME(uid);
+	SAME(gid);
+	SAME(mode);
+	SAME_BYTES(sysv);
 	SAME(pages_id);
 	EACH_PAIR(pages, a, b, same_pages(what, x, y));
 }

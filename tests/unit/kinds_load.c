@@ -18,7 +18,7 @@
 #include "images/fdinfo.pb-c.h"
 #include "kinds/kinds.h"
 
-enum { ID = 4711, TTY_ID = 12, STATE_ESTABLISHED = 1, STATE_CLOSE = 7, STATE_LISTEN = 10 };
+enum { ID = 4711, TTY_ID = 12, SHMEM_ID = 13, INODE_ID = 14, STATE_ESTABLISHED = 1, STATE_CLOSE = 7, STATE_LISTEN = 10 };
 
 static int failures;
 static int messages; /* where sentences go */
@@ -41,6 +41,7 @@ static struct {
 	EventpollTfdEntry item, *items[1];
 	TimerfdEntry timer;
 	SignalfdEntry sgfd;
+	MemfdFileEntry memfd;
 	TtyFileEntry tty;
 	uint32_t addr[4];
 	char name[200];
@@ -72,6 +73,7 @@ static void make_common(void)
 	entry.epfd = &w.epoll;
 	entry.tfd = &w.timer;
 	entry.sgfd = &w.sgfd;
+	entry.memfd = &w.memfd;
 	entry.tty = &w.tty;
 }
 
@@ -97,8 +99,10 @@ static void make_events(void)
 	eventpoll_tfd_entry__init(&w.item);
 	timerfd_entry__init(&w.timer);
 	signalfd_entry__init(&w.sgfd);
-	w.efd.id = w.epoll.id = w.item.id = w.timer.id = w.sgfd.id = ID;
-	w.efd.fown = w.epoll.fown = w.timer.fown = w.sgfd.fown = &w.fown;
+	memfd_file_entry__init(&w.memfd);
+	w.efd.id = w.epoll.id = w.item.id = w.timer.id = w.sgfd.id = w.memfd.id = ID;
+	w.efd.fown = w.epoll.fown = w.timer.fown = w.sgfd.fown = w.memfd.fown = &w.fown;
+	w.memfd.inode_id = INODE_ID;
 	w.efd.counter = UINT64_MAX - 1;
 	w.item.tfd = 5;
 	w.items[0] = &w.item;
@@ -132,13 +136,24 @@ static void make_sockets(void)
 	w.usk.file_perms = &w.perms;
 }
 
-/* A kind may look things up in the model: there is one terminal in it. */
+/* A kind may look things up in the model: there is one terminal in it, and one file in memory. */
+static bool add_objects(struct model *m)
+{
+	struct shmem *s = model_add_shmem(m, SHMEM_ID);
+
+	if (!s || !model_add_tty(m, TTY_ID))
+		return false;
+	s->sort = SHMEM_MEMFD;
+	s->ino = INODE_ID;
+	return true;
+}
+
 static int load(enum file_type type, struct file *f)
 {
 	struct model *m = model_create();
 	const struct kind *kind = kind_of_type(type);
 
-	if (!m || !kind || !model_add_tty(m, TTY_ID))
+	if (!m || !kind || !add_objects(m))
 		abort();
 	memset(f, 0, sizeof(*f));
 	f->id = ID;
@@ -219,7 +234,7 @@ static void owners(void)
 	/* FIFOs have their owner in the entry of their path. */
 	static const enum file_type types[] = { FILE_REG,     FILE_PIPE,  FILE_INET, FILE_UNIX,
 						FILE_EVENTFD, FILE_EPOLL, FILE_TTY,  FILE_TIMERFD,
-						FILE_SIGNALFD };
+						FILE_SIGNALFD, FILE_MEMFD };
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
 		TAKEN(types[i], w.fown.signum = 64);
@@ -251,6 +266,8 @@ static void strangers(void)
 	DAMAGED(FILE_TIMERFD, w.timer.id++, "damaged");
 	DAMAGED(FILE_SIGNALFD, entry.sgfd = NULL, "damaged");
 	DAMAGED(FILE_SIGNALFD, w.sgfd.id++, "damaged");
+	DAMAGED(FILE_MEMFD, entry.memfd = NULL, "damaged");
+	DAMAGED(FILE_MEMFD, w.memfd.id++, "damaged");
 	DAMAGED(FILE_TTY, entry.tty = NULL, "damaged");
 	DAMAGED(FILE_TTY, w.tty.id++, "damaged");
 }
@@ -263,6 +280,9 @@ static void files(void)
 	DAMAGED(FILE_REG, w.name[0] = 0, "is not absolute");
 	DAMAGED(FILE_REG, w.name[0] = '.', "path '.some/where' is not absolute");
 	DAMAGED(FILE_REG, w.reg.has_ext = w.reg.ext = true, "outside the mount namespace");
+	TAKEN(FILE_MEMFD, w.memfd.pos = INT64_MAX);
+	DAMAGED(FILE_MEMFD, w.memfd.pos = 1ULL << 63, "position 9223372036854775808 is damaged");
+	DAMAGED(FILE_MEMFD, w.memfd.inode_id++, "its contents 15 are not in memfd.img");
 	TAKEN(FILE_PIPE, (void)0);
 	DAMAGED(FILE_PIPE, w.pipe.pipe_id = 0, "damaged");
 	TAKEN(FILE_FIFO, (void)0);
@@ -373,7 +393,7 @@ static void all_kinds(void)
 {
 	static const enum file_type known[] = { FILE_REG,     FILE_PIPE,  FILE_FIFO, FILE_INET,	  FILE_UNIX,
 						FILE_EVENTFD, FILE_EPOLL, FILE_TTY,  FILE_TIMERFD,
-						FILE_SIGNALFD };
+						FILE_SIGNALFD, FILE_MEMFD };
 	const struct kind *kind;
 
 	for (size_t i = 0; (kind = kind_at(i)); i++) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/mman.h>
 #include <sys/mman.h>
 
 #include "base/log.h"
@@ -58,6 +59,16 @@ static const struct {
 	{ "shared anonymous",
 	  { AT, RW, .shared = true, .may_write = true, .has_file = true, .is_shmem_anon = true, .pgoff_bytes = 0x2000, .special = "" },
 	  { .prot = 3, .flags = MAP_SHARED | MAP_ANONYMOUS, .status = VMA_REGULAR | VMA_ANON_SHARED, .pgoff = 0x2000 } },
+	{ "memory file",
+	  { AT, RW, .shared = true, .may_write = true, .has_file = true, .is_memfd = true, .special = "" },
+	  { .prot = 3, .flags = MAP_SHARED, .status = VMA_REGULAR | VMA_FILE_SHARED | VMA_MEMFD, .fdflags = O_RDWR } },
+	{ "System V segment, attached for reading",
+	  { AT, .read = true, .shared = true, .has_file = true, .is_sysv = true, .special = "" },
+	  { .prot = 1, .flags = MAP_SHARED | MAP_ANONYMOUS, .status = VMA_REGULAR | VMA_ANON_SHARED | VMA_SYSVIPC, .fdflags = O_RDONLY } },
+	{ "huge pages, private",
+	  { AT, RW, .hugetlb = true, .huge_bytes = 2 << 20, .has_file = true, .is_shmem_anon = true, .special = "" },
+	  { .prot = 3, .flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | 21 << MAP_HUGE_SHIFT,
+	    .status = VMA_REGULAR | VMA_ANON_PRIVATE, .has_anon = true } },
 	{ "private view of a shared anonymous object is that of a file",
 	  { AT, RW, .has_file = true, .is_shmem_anon = true, .special = "" },
 	  { .prot = 3, .flags = MAP_PRIVATE, .status = VMA_REGULAR | VMA_FILE_PRIVATE, .fdflags = O_RDONLY, .has_anon = true } },
@@ -94,7 +105,8 @@ static const struct {
 	const char *name;
 	struct vma_facts facts;
 } refused[] = {
-	{ "hugetlb", { AT, RW, .hugetlb = true, .special = "" } },
+	{ "huge pages of no size", { AT, RW, .hugetlb = true, .special = "" } },
+	{ "huge pages of an odd size", { AT, RW, .hugetlb = true, .huge_bytes = 12345, .special = "" } },
 	{ "device memory (io)", { AT, RW, .io = true, .has_file = true, .special = "" } },
 	{ "device memory (pfnmap)", { AT, RW, .pfnmap = true, .has_file = true, .special = "" } },
 	{ "userfaultfd", { AT, RW, .uffd = true, .special = "" } },

@@ -6,8 +6,8 @@
  * holes stay holes). Runs are read in pieces of up to CHUNK_BYTES: with process_vm_readv, which is fastest, when the
  * tree is one process; else, and where a mapping may not be read, with /proc/PID/mem. process_vm_readv pins the pages
  * it reads (FOLL_PIN), and a pin gives a process its own copy of a page it shares copy-on-write with its relatives:
- * the target would grow. Shared anonymous objects are files of the kernel's own tmpfs: they are read through
- * /proc/PID/map_files, where SEEK_DATA tells what exists, whatever part of them is mapped.
+ * the target would grow. Memory objects (shared anonymous memory, memory files, System V segments) are files of
+ * the kernel's own: kinds/shmem.c opens them by whoever has them, and SEEK_DATA tells what exists, whatever part is mapped.
  */
 #include "capture/capture.h"
 
@@ -22,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "kinds/shmem.h"
 #include "sys/pagemap.h"
 #include "sys/proc.h"
 
@@ -215,39 +216,36 @@ static int copy_mm(struct copier *c, struct mm *mm)
 static int copy_shmem_range(struct copier *c, struct shmem *s, int fd, uint64_t start, uint64_t end,
 			    struct pages_writer *w)
 {
-	for (uint64_t at = start; at < end;) {
-		size_t len = end - at < CHUNK_BYTES ? end - at : CHUNK_BYTES;
-		ssize_t got = pread(fd, c->buf, len, at);
+	int err = 0;
 
-		if (got != (ssize_t)len)
-			return fail(got < 0 ? -errno : -EIO,
-				    "pid %d: read shared memory %u at offset %llu", s->pid, s->id,
-				    (unsigned long long)at);
-		int err = put(c, w, at, len, &s->pages);
-		if (err)
-			return err;
+	for (uint64_t at = start; !err && at < end;) {
+		size_t len = end - at < CHUNK_BYTES ? end - at : CHUNK_BYTES;
+
+		err = shmem_read(s, fd, at, c->buf, len);
+		if (!err)
+			err = put(c, w, at, len, &s->pages);
 		at += len;
 	}
-	return 0;
+	return err;
 }
 
-/* -ENOENT, not reported: the mapping has gone while the target runs. */
+/* -ENOENT, not reported: it has gone while the target runs. */
 static int open_shmem(const struct copier *c, struct shmem *s, int *ret)
 {
-	char path[96];
 	struct stat st;
+	int err = shmem_open(s, ret);
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", proc_living(s->pid),
-		 (unsigned long long)s->start, (unsigned long long)s->map_files_end);
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (c->running && (fd < 0 || fstat(fd, &st) || st.st_ino != s->ino))
-		return -ENOENT;
-	if (fd < 0 || fstat(fd, &st))
-		return fail(-errno, "pid %d: open shared memory %u by %s", s->pid, s->id, path);
-	if (st.st_ino != s->ino)
-		return fail(0, "pid %d: %s is not shared memory %u any more", s->pid, path, s->id);
-	s->size_bytes = (st.st_size + MODEL_PAGE_SIZE - 1) & ~(uint64_t)(MODEL_PAGE_SIZE - 1);
-	*ret = take_fd(&fd);
+	if (err == -ENOENT && !c->running)
+		return fail(0, "pid %d: shared memory %u is not where it was any more", s->pid, s->id);
+	if (err)
+		return err;
+	if (fstat(*ret, &st))
+		return fail(-errno, "pid %d: look at shared memory %u", s->pid, s->id);
+	/* Of a segment the file has whole pages. */
+	if (s->sort != SHMEM_SYSV)
+		s->size_bytes = st.st_size;
+	if (s->sort == SHMEM_ANON)
+		s->size_bytes = shmem_whole_bytes(s);
 	return 0;
 }
 
@@ -264,18 +262,12 @@ static int copy_shmem(struct copier *c, struct shmem *s)
 	if (err)
 		return err;
 	err = pages_writer_compare_shmem(w, s->id);
-	for (off_t at = 0; !err;) {
-		off_t data = lseek(fd, at, SEEK_DATA);
-		if (data < 0)
-			break; /* ENXIO: nothing behind `at` */
-		off_t hole = lseek(fd, data, SEEK_HOLE);
-		if (hole < 0) {
-			err = fail(-errno, "pid %d: size up shared memory %u", s->pid, s->id);
+	for (uint64_t at = 0, end; !err; at = end) {
+		err = shmem_next_data(s, fd, &at, &end);
+		if (err <= 0)
 			break;
-		}
-		c->stats->shpages_scanned += (hole - data) / MODEL_PAGE_SIZE;
-		err = copy_shmem_range(c, s, fd, data, hole, w);
-		at = hole;
+		c->stats->shpages_scanned += (end - at) / MODEL_PAGE_SIZE;
+		err = copy_shmem_range(c, s, fd, at, end, w);
 	}
 	c->stats->shpages_written += pages_writer_written(w);
 	c->stats->shpages_skipped_parent += pages_writer_in_parent(w);

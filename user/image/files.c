@@ -300,24 +300,13 @@ static BcrFileEntry *save_file_extra(struct arena *a, const struct file *f)
 static int fill_objects(struct arena *a, const struct model *m, BcrObjectsEntry *msg)
 {
 	msg->files = arena_alloc(a, m->files.nr * sizeof(*msg->files));
-	msg->shmems = arena_alloc(a, m->shmems.nr * sizeof(*msg->shmems));
 	msg->ttys = arena_alloc(a, m->ttys.nr * sizeof(*msg->ttys));
-	if (!msg->files || !msg->shmems || !msg->ttys)
+	if (!msg->files || !msg->ttys)
 		return -ENOMEM;
 	VEC_FOREACH(f, &m->files) {
 		msg->files[msg->n_files] = save_file_extra(a, *f);
 		if (!msg->files[msg->n_files++])
 			return -ENOMEM;
-	}
-	VEC_FOREACH(shmem, &m->shmems) {
-		BcrShmemEntry *e = arena_alloc(a, sizeof(*e));
-
-		if (!e)
-			return -ENOMEM;
-		bcr_shmem_entry__init(e);
-		e->id = (*shmem)->id;
-		e->size_bytes = (*shmem)->size_bytes;
-		msg->shmems[msg->n_shmems++] = e;
 	}
 	VEC_FOREACH(tty, &m->ttys) {
 		BcrTtyEntry *e = arena_alloc(a, sizeof(*e));
@@ -329,7 +318,7 @@ static int fill_objects(struct arena *a, const struct model *m, BcrObjectsEntry 
 		e->has_master = (*tty)->has_master;
 		msg->ttys[msg->n_ttys++] = e;
 	}
-	return 0;
+	return fill_shmem_objects(a, m, msg);
 }
 
 int save_objects(struct save *s)
@@ -714,6 +703,8 @@ static const void *message_of(const FileEntry *e)
 		return e->tfd;
 	case FILE_SIGNALFD:
 		return e->sgfd;
+	case FILE_MEMFD:
+		return e->memfd;
 	default:
 		return NULL;
 	}

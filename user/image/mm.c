@@ -1,10 +1,11 @@
 /*
- * Address spaces and shared memory ↔ mm-N.img, and which of their page maps is whose.
+ * Address spaces ↔ mm-N.img, and which of their page maps is whose.
  *
  * Tasks that share an address space (equal vm_id) have an mm and a pagemap file each, as every task of CRIU's format has, with
  * the same in them. The pages are there once: both pagemaps name the same pages file. The reader takes the files of the
  * first such task in pstree.img.
  */
+#include <linux/mman.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,10 +22,11 @@
 enum {
 	NR_AUXV_MAX = 128,
 	PAGE = MODEL_PAGE_SIZE,
+	HUGE_SHIFT_MIN = 16, HUGE_SHIFT_MAX = 34, /* 64 KiB to 16 GiB, of all the machines there are */
 	/* Bits of vma.status that CRIU has and bcr does not restore. */
 	STATUS_SOCKET = 1 << 11, STATUS_AIO = 1 << 13, STATUS_SHSTK = 1 << 15,
 	STATUS_KNOWN = VMA_REGULAR | VMA_STACK | VMA_VSYSCALL | VMA_VDSO | VMA_HEAP | VMA_FILE_PRIVATE |
-		       VMA_FILE_SHARED | VMA_ANON_SHARED | VMA_ANON_PRIVATE | VMA_VVAR | VMA_MEMFD,
+		       VMA_FILE_SHARED | VMA_ANON_SHARED | VMA_ANON_PRIVATE | VMA_SYSVIPC | VMA_VVAR | VMA_MEMFD,
 	STATUS_TYPE = VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_ANON_SHARED | VMA_ANON_PRIVATE,
 	STATUS_FILE = VMA_FILE_PRIVATE | VMA_FILE_SHARED,
 };
@@ -57,24 +59,32 @@ int save_guards(struct arena *a, const struct mm *mm, BcrTaskEntry *msg)
 
 /* --- saving address spaces --- */
 
-static void save_vma(const struct vma *vma, VmaEntry *e)
+/* Mappings of System V segments name them by the numbers that the kernel has for them. */
+static uint32_t shmem_number(const struct model *m, const struct vma *vma)
+{
+	const struct shmem *s = vma->status & VMA_SYSVIPC ? model_find_shmem(m, vma->shmem_id) : NULL;
+
+	return s ? (uint32_t)s->sysv.id : vma->shmem_id;
+}
+
+static void save_vma(const struct model *m, const struct vma *vma, VmaEntry *e)
 {
 	vma_entry__init(e);
 	e->start = vma->start;
 	e->end = vma->end;
 	e->pgoff = vma->pgoff;
-	e->shmid = vma->status & VMA_ANON_SHARED ? vma->shmem_id : vma->file_id;
+	e->shmid = vma->status & VMA_ANON_SHARED ? shmem_number(m, vma) : vma->file_id;
 	e->prot = vma->prot;
 	e->flags = vma->flags;
 	e->status = vma->status;
 	e->fd = -1;
 	e->has_madv = vma->madv != 0;
 	e->madv = vma->madv;
-	e->has_fdflags = (vma->status & STATUS_FILE) != 0;
+	e->has_fdflags = (vma->status & (STATUS_FILE | VMA_SYSVIPC)) != 0;
 	e->fdflags = vma->fdflags;
 }
 
-static int fill_mm(struct arena *a, const struct mm *mm, MmEntry *e)
+static int fill_mm(struct arena *a, const struct model *m, const struct mm *mm, MmEntry *e)
 {
 	VmaEntry *vmas = arena_alloc(a, mm->vmas.nr * sizeof(*vmas));
 
@@ -82,7 +92,7 @@ static int fill_mm(struct arena *a, const struct mm *mm, MmEntry *e)
 	if (!vmas || !e->vmas)
 		return -ENOMEM;
 	for (size_t i = 0; i < mm->vmas.nr; i++) {
-		save_vma(&mm->vmas.v[i], &vmas[i]);
+		save_vma(m, &mm->vmas.v[i], &vmas[i]);
 		e->vmas[e->n_vmas++] = &vmas[i];
 	}
 	e->mm_start_code = mm->start_code;
@@ -132,7 +142,7 @@ int save_mm(struct save *s, const struct task *t)
 	if (!mm)
 		return fail(0, "pid %d: the model lacks its memory", t->pid);
 
-	int err = fill_mm(&a, mm, &e);
+	int err = fill_mm(&a, s->m, mm, &e);
 
 	if (err)
 		err = fail(err, "pid %d: save its mappings", t->pid);
@@ -142,20 +152,6 @@ int save_mm(struct save *s, const struct task *t)
 	if (err)
 		return err;
 	return save_mm_pages(s, mm, t->pid);
-}
-
-int save_shmems(struct save *s)
-{
-	VEC_FOREACH(p, &s->m->shmems) {
-		const struct shmem *shmem = *p;
-		uint32_t pages_id = shmem->pages_id ? shmem->pages_id : ++s->next_id;
-		char name[IMAGE_NAME_MAX];
-		int err = pagemap_image_save(s->set, image_name_pagemap_shmem(name, shmem->id), pages_id, &shmem->pages);
-
-		if (err)
-			return err;
-	}
-	return 0;
 }
 
 /* --- loading pages --- */
@@ -236,8 +232,6 @@ static int check_status(const struct image_reader *r, const VmaEntry *e)
 	unsigned long long at = e->start;
 	uint32_t type = e->status & STATUS_TYPE;
 
-	if (e->status & VMA_SYSVIPC)
-		return unsupported("%s/%s: mapping at 0x%llx: System V shared memory", r->path, r->name, at);
 	if (e->status & STATUS_SOCKET)
 		return unsupported("%s/%s: mapping at 0x%llx: a packet socket's ring", r->path, r->name, at);
 	if (e->status & STATUS_AIO)
@@ -247,6 +241,9 @@ static int check_status(const struct image_reader *r, const VmaEntry *e)
 	if (e->status & ~STATUS_KNOWN)
 		return bad_image(r, "mapping at 0x%llx: status 0x%x, which this version of bcr does not know",
 				 at, e->status);
+	if ((e->status & VMA_SYSVIPC && type != VMA_ANON_SHARED) ||
+	    (e->status & VMA_MEMFD && type != VMA_FILE_SHARED && type != VMA_FILE_PRIVATE))
+		return bad_image(r, "mapping at 0x%llx: status 0x%x contradicts itself", at, e->status);
 	if (type & (type - 1))
 		return bad_image(r, "mapping at 0x%llx: status 0x%x is of two types", at, e->status);
 	if (!type && !(e->status & (VMA_VDSO | VMA_VVAR | VMA_VSYSCALL)))
@@ -291,17 +288,17 @@ static int check_range(const struct image_reader *r, const VmaEntry *e, taddr_t 
 	return 0;
 }
 
-/* Makes the object a shared anonymous mapping shows part of, and extends it so that it holds that part. */
-static int need_shmem(struct load *l, const struct image_reader *r, const VmaEntry *e)
+/* Huge pages are told by their size, as mmap(2) is. */
+static int check_huge(const struct image_reader *r, const VmaEntry *e)
 {
-	struct shmem *shmem = model_find_shmem(l->m, e->shmid);
+	uint32_t shift = e->flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK;
 
-	if (!shmem)
-		shmem = model_add_shmem(l->m, e->shmid);
-	if (!shmem)
-		return fail(-ENOMEM, "%s/%s: read", r->path, r->name);
-	if (shmem->size_bytes < e->pgoff + (e->end - e->start))
-		shmem->size_bytes = e->pgoff + (e->end - e->start);
+	if (!(e->flags & MAP_HUGETLB))
+		return 0;
+	if (shift < HUGE_SHIFT_MIN || shift > HUGE_SHIFT_MAX ||
+	    (e->start | e->end | e->pgoff) & ((1ULL << shift) - 1))
+		return bad_image(r, "mapping 0x%llx-0x%llx: flags 0x%x do not go with huge pages", (unsigned long long)e->start,
+				 (unsigned long long)e->end, e->flags);
 	return 0;
 }
 
@@ -310,17 +307,15 @@ static int load_vma_object(struct load *l, const struct image_reader *r, const V
 {
 	if (!(e->status & (STATUS_FILE | VMA_ANON_SHARED)))
 		return 0;
-	if (!e->shmid || e->shmid > UINT32_MAX)
+	if ((!e->shmid && !(e->status & VMA_SYSVIPC)) || e->shmid > UINT32_MAX)
 		return bad_image(r, "mapping at 0x%llx: shmid %llu", (unsigned long long)e->start,
 				 (unsigned long long)e->shmid);
-	if (e->status & VMA_ANON_SHARED) {
-		vma->shmem_id = e->shmid;
-		return need_shmem(l, r, e);
-	}
+	if (e->status & VMA_ANON_SHARED)
+		return load_vma_shmem(l, r, e, vma);
 
 	const struct file *f = model_find_file(l->m, e->shmid);
 
-	if (!f || f->type != FILE_REG)
+	if (!f || f->type != (e->status & VMA_MEMFD ? FILE_MEMFD : FILE_REG))
 		return bad_image(r, "mapping at 0x%llx: its file %llu is not in files.img",
 				 (unsigned long long)e->start, (unsigned long long)e->shmid);
 	vma->file_id = e->shmid;
@@ -339,6 +334,8 @@ static int load_vma(struct load *l, const struct image_reader *r, const VmaEntry
 		err = check_range(r, e, behind);
 	if (!err)
 		err = check_sharing(r, e);
+	if (!err)
+		err = check_huge(r, e);
 	if (err)
 		return err;
 	vma->start = e->start;
@@ -444,39 +441,4 @@ int load_mm(struct load *l, const struct task *t, const BcrTaskEntry *extra)
 	for (size_t i = 0; !err && i < e->n_vmas; i++)
 		err = load_vma(l, &r, e->vmas[i], mm);
 	return err ? err : load_mm_pages(l, extra, mm);
-}
-
-/* --- loading shared memory --- */
-
-static int shmem_size(const struct load *l, struct shmem *shmem)
-{
-	for (size_t i = 0; l->objects && i < l->objects->n_shmems; i++) {
-		const BcrShmemEntry *e = l->objects->shmems[i];
-
-		if (e->id != shmem->id)
-			continue;
-		if (e->size_bytes % PAGE || e->size_bytes < shmem->size_bytes || e->size_bytes > INT64_MAX)
-			return fail(0, "%s/bcr-objects.bcr: shared memory %u has %llu bytes, %llu are mapped",
-				    l->src->path, e->id, (unsigned long long)e->size_bytes,
-				    (unsigned long long)shmem->size_bytes);
-		shmem->size_bytes = e->size_bytes;
-	}
-	return 0;
-}
-
-int load_shmems(struct load *l)
-{
-	VEC_FOREACH(p, &l->m->shmems) {
-		struct shmem *shmem = *p;
-		char name[IMAGE_NAME_MAX];
-		int err = shmem_size(l, shmem);
-
-		/* CRIU restores zeros when the file is missing: that is data lost. */
-		if (!err)
-			err = load_pages(l, image_name_pagemap_shmem(name, shmem->id), shmem->size_bytes, &shmem->pages_id,
-					 &shmem->pages);
-		if (err)
-			return err;
-	}
-	return 0;
 }

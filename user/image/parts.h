@@ -7,6 +7,7 @@
 #include "image/io.h"
 #include "images/bcr-objects.pb-c.h"
 #include "images/bcr-threads.pb-c.h"
+#include "images/vma.pb-c.h"
 #include "model/model.h"
 
 /* First address that a program cannot have, with 4-level page tables. */
@@ -32,7 +33,9 @@ int save_core(struct save *s, const struct task *t); /* core-TID of all threads,
 int save_mm(struct save *s, const struct task *t);   /* mm-PID, pagemap-PID */
 int save_mm_pages(struct save *s, const struct mm *mm, pid_t pid); /* pagemap-PID */
 int save_fs(struct save *s, const struct task *t);
-int save_shmems(struct save *s);
+int save_shmems(struct save *s); /* memfd, pagemap-shmem-N */
+/* Memory objects but memory files, for bcr-objects. Returns -ENOMEM or 0. */
+int fill_shmem_objects(struct arena *a, const struct model *m, BcrObjectsEntry *msg);
 int save_files(struct save *s); /* files, fdinfo-N, pipes-data, fifo-data, sk-queues, tty-info */
 int save_objects(struct save *s);
 
@@ -84,6 +87,9 @@ int load_memory_extra(const struct image_reader *r, const BcrTaskEntry *task, st
 /* Reads a page map, and finds where the pages are that it says are in the parent set. */
 int load_pages(struct load *l, const char *name, uint64_t end_max, uint32_t *pages_id, page_runs *runs);
 int load_fs(struct load *l, const struct task *t);
+/* Memory objects that the set tells of, before anything names them; that of a mapping; and the pages of all. */
+int load_shmem_objects(struct load *l);
+int load_vma_shmem(struct load *l, const struct image_reader *r, const VmaEntry *e, struct vma *vma);
 int load_shmems(struct load *l);
 
 /* Pieces that image/load.c and the fuzzer share: loads from any source. */

@@ -18,7 +18,9 @@ struct collect_ctx {
 	bool shell_job, tcp_established, ext_unix_sk;
 	/* Id of the struct file with this identity; 0 when nobody in the tree has it. */
 	uint32_t (*find_file)(const struct collect_ctx *ctx, uint64_t ident);
-	void *arg; /* of find_file */
+	/* The memory object behind a file, made when it is new; NULL when out of memory. */
+	struct shmem *(*shmem)(const struct collect_ctx *ctx, const struct observed_file *of, enum shmem_sort sort);
+	void *arg; /* of both */
 	bool stopped;
 };
 
@@ -34,7 +36,12 @@ struct restore_ctx {
 	 * complete. Holds a duplicate of `fd`. 0 or a negative errno.
 	 */
 	int (*hold)(const struct restore_ctx *ctx, uint32_t file_id, int fd);
-	void *arg; /* of held_fd and hold */
+	/*
+	 * Opens anew, with these flags, a file without a name that has been made already: a memory file (id of its struct
+	 * shmem). *ret is an owned descriptor. 0 or a reported failure.
+	 */
+	int (*open_object)(const struct restore_ctx *ctx, uint32_t id, uint32_t flags, int *ret);
+	void *arg; /* of these three */
 };
 
 struct save_ctx {
@@ -103,7 +110,7 @@ const struct kind *kind_at(size_t i);
 
 /* Objects that several files share and that have image files of their own: kept here, saved and loaded by image/. */
 extern const struct kind reg_kind, pipe_kind, fifo_kind, inet_kind, unix_kind, eventfd_kind, epoll_kind, tty_kind,
-	timerfd_kind, signalfd_kind;
+	timerfd_kind, signalfd_kind, memfd_kind;
 
 /*
  * Opens what f->path names for a reg file, mapping, cwd or root, and checks it against the recorded mode and size.

@@ -88,8 +88,6 @@ int path_check(const struct collect_ctx *ctx, const struct observed_file *of)
 	if (!of->path || !of->path[0])
 		return unsupported("%s: the path of its file (%s) is longer than %d bytes, which is not supported", where.text,
 				   rec->name, PATH_MAX);
-	if (!strncmp(of->path, "/memfd:", strlen("/memfd:")))
-		return unsupported("%s: %s: memory files (memfd_create) are not supported", where.text, of->path);
 	if (of->path[0] != '/')
 		return unsupported("%s: %s cannot be opened by a path, which is not supported", where.text, of->path);
 	/* A symbolic link itself can be held by O_PATH | O_NOFOLLOW only. */

@@ -136,6 +136,34 @@ static bool cmp_id(struct compare *c, const char *field, uint32_t a, uint32_t b)
 
 /* --- files --- */
 
+static void cmp_shmem_id(struct compare *c, uint32_t ia, uint32_t ib)
+{
+	if (!cmp_id(c, "shmem", ia, ib))
+		return;
+	const struct shmem *a = model_find_shmem(c->a, ia), *b = model_find_shmem(c->b, ib);
+	if (!a || !b) {
+		differ(c, "shmem", a ? "there" : "missing", b ? "there" : "missing");
+		return;
+	}
+	DEC(sort);
+	DEC(size_bytes);
+	DEC(huge_bytes);
+	cmp_string(c, "name", a->name, b->name);
+	HEX(seals);
+	DEC(uid);
+	DEC(gid);
+	HEX(mode);
+	DEC(sysv.id);
+	HEX(sysv.key);
+	DEC(sysv.cuid);
+	DEC(sysv.cgid);
+	DEC(ino);
+	DEC(pid);
+	DEC(fd);
+	HEX(start);
+	HEX(map_files_end);
+}
+
 static void cmp_file(struct compare *c, const struct file *a, const struct file *b);
 
 static void cmp_file_id(struct compare *c, const char *field, uint32_t ia, uint32_t ib)
@@ -339,6 +367,9 @@ static void cmp_file(struct compare *c, const struct file *a, const struct file 
 	case FILE_SIGNALFD:
 		HEX(signalfd.mask);
 		break;
+	case FILE_MEMFD:
+		cmp_shmem_id(c, a->memfd.shmem_id, b->memfd.shmem_id);
+		break;
 	case FILE_TTY:
 		cmp_tty_id(c, "tty", a->tty.tty_id, b->tty.tty_id);
 		break;
@@ -383,22 +414,6 @@ static void cmp_fdtable(struct compare *c, uint32_t ia, uint32_t ib)
 }
 
 /* --- mm --- */
-
-static void cmp_shmem_id(struct compare *c, uint32_t ia, uint32_t ib)
-{
-	if (!cmp_id(c, "shmem", ia, ib))
-		return;
-	const struct shmem *a = model_find_shmem(c->a, ia), *b = model_find_shmem(c->b, ib);
-	if (!a || !b) {
-		differ(c, "shmem", a ? "there" : "missing", b ? "there" : "missing");
-		return;
-	}
-	DEC(size_bytes);
-	DEC(ino);
-	DEC(pid);
-	HEX(start);
-	HEX(map_files_end);
-}
 
 static void cmp_vma(struct compare *c, const struct vma *a, const struct vma *b)
 {

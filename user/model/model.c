@@ -132,6 +132,13 @@ static void file_destroy(struct file *f)
 	free(f);
 }
 
+static void shmem_destroy(struct shmem *s)
+{
+	VEC_FREE(&s->pages);
+	free(s->name);
+	free(s);
+}
+
 static void mark_files(const struct model *m, bool *used)
 {
 	VEC_FOREACH(t, &m->fdtables)
@@ -140,7 +147,7 @@ static void mark_files(const struct model *m, bool *used)
 	VEC_FOREACH(mm, &m->mms) {
 		used[(*mm)->exe_file_id] = true;
 		VEC_FOREACH(vma, &(*mm)->vmas)
-			used[vma->file_id] = true;
+			used[vma->file_id] = used[vma->shmem_id] = true;
 	}
 	VEC_FOREACH(fs, &m->fss)
 		used[(*fs)->cwd_file_id] = used[(*fs)->root_file_id] = true;
@@ -161,9 +168,19 @@ int model_prune_files(struct model *m)
 		}
 		if ((*f)->type == FILE_PIPE || (*f)->type == FILE_FIFO)
 			used[(*f)->pipe.pipe_id] = true;
+		if ((*f)->type == FILE_MEMFD)
+			used[(*f)->memfd.shmem_id] = true;
 		m->files.v[nr++] = *f;
 	}
 	m->files.nr = nr;
+	nr = 0;
+	VEC_FOREACH(s, &m->shmems) {
+		if (used[(*s)->id])
+			m->shmems.v[nr++] = *s;
+		else
+			shmem_destroy(*s);
+	}
+	m->shmems.nr = nr;
 	nr = 0;
 	VEC_FOREACH(p, &m->pipes) {
 		if (used[(*p)->id]) {
@@ -190,10 +207,8 @@ void model_destroy(struct model *m)
 		VEC_FREE(&(*mm)->pages);
 		free(*mm);
 	}
-	VEC_FOREACH(s, &m->shmems) {
-		VEC_FREE(&(*s)->pages);
-		free(*s);
-	}
+	VEC_FOREACH(s, &m->shmems)
+		shmem_destroy(*s);
 	VEC_FOREACH(fs, &m->fss)
 		free(*fs);
 	VEC_FOREACH(t, &m->fdtables) {

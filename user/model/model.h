@@ -169,7 +169,7 @@ struct vma {
 	uint32_t status;    /* enum vma_status */
 	uint64_t madv;      /* bit n: madvise(n) was given (MADV_DONTFORK, MADV_HUGEPAGE, ...) */
 	uint32_t file_id;   /* struct file for FILE_*, 0 otherwise */
-	uint32_t shmem_id;  /* struct shmem for ANON_SHARED, 0 otherwise */
+	uint32_t shmem_id;  /* struct shmem for ANON_SHARED, 0 otherwise; a memfd is a file */
 	uint32_t fdflags;   /* O_RDONLY or O_RDWR the mapping's file needs */
 	bool lock_on_fault; /* MAP_LOCKED by MLOCK_ONFAULT: what is not there is not made */
 	bool sealed;        /* mseal(2) */
@@ -223,17 +223,42 @@ struct mm {
 	page_runs pages;
 };
 
-/* A shared anonymous object (MAP_SHARED|MAP_ANONYMOUS, /dev/zero). */
+enum shmem_sort {
+	SHMEM_ANON,  /* MAP_SHARED|MAP_ANONYMOUS, /dev/zero */
+	SHMEM_MEMFD, /* memfd_create(2) */
+	SHMEM_SYSV,  /* shmget(2) */
+};
+
+/* Memory that is an object of its own, whoever maps it or has it open: a file of the kernel's that has no name. */
 struct shmem {
 	uint32_t id;
-	uint64_t size_bytes;
-	uint64_t ino;      /* observe only: identity */
-	pid_t pid;         /* observe only: a task that maps it, and where */
-	taddr_t start;     /* of a mapping in that task */
+	enum shmem_sort sort;
+	uint64_t size_bytes; /* of a memfd and a System V segment, any number; else whole pages */
+	uint64_t huge_bytes; /* size of its pages when they are those of hugetlbfs; else 0 */
+	char *name;          /* of a memfd: what memfd_create() was told; owned. NULL for others */
+	uint32_t seals;      /* of a memfd: F_SEAL_* */
+	uint32_t uid, gid, mode; /* of a memfd and a System V segment */
+	struct {
+		int32_t id, key;
+		uint32_t cuid, cgid;
+	} sysv;
+	uint64_t ino;      /* observe only: identity; of a memfd, when loaded, what memfd_file_entry names it by */
+	/* Observe only: a task that has it mapped, and where; or, when start is 0, one that has it open as fd. */
+	pid_t pid;
+	int32_t fd;
+	taddr_t start;
 	uint64_t map_files_end;
 	uint32_t pages_id;
 	page_runs pages;
 };
+
+/* Its size in whole pages, those it is made of. */
+static inline uint64_t shmem_whole_bytes(const struct shmem *s)
+{
+	uint64_t page = s->huge_bytes ? s->huge_bytes : MODEL_PAGE_SIZE;
+
+	return (s->size_bytes + page - 1) / page * page;
+}
 
 struct fs {
 	uint32_t id;
@@ -266,6 +291,7 @@ enum file_type {
 	FILE_SIGNALFD = 9,
 	FILE_TTY = 11,
 	FILE_TIMERFD = 17,
+	FILE_MEMFD = 18,
 	FILE_NR = 21,
 };
 
@@ -319,6 +345,9 @@ struct file {
 		struct {
 			uint64_t mask; /* signals it hands out, bit n - 1 for signal n */
 		} signalfd;
+		struct {
+			uint32_t shmem_id; /* struct shmem */
+		} memfd;
 		struct {
 			uint32_t tty_id; /* struct tty */
 		} tty;
@@ -434,7 +463,10 @@ struct file *model_find_file(const struct model *m, uint32_t id);
 struct pipe *model_find_pipe(const struct model *m, uint32_t id);
 struct tty *model_find_tty(const struct model *m, uint32_t id);
 
-/* Removes files, and then pipes, that nothing in the model names any more: no descriptor, mapping, executable or directory. -ENOMEM or 0. */
+/*
+ * Removes files that nothing in the model names any more (no descriptor, mapping, executable or directory), and then pipes and
+ * shared memory. -ENOMEM or 0.
+ */
 int model_prune_files(struct model *m);
 
 /*

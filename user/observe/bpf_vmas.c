@@ -68,10 +68,10 @@ static void vma_name(const struct bpf_state *s, const struct task_record *t, con
 		strcpy(special, "[heap]");
 }
 
-/* Shared anonymous memory: a file of the kernel's own, with a name that no directory entry can have. */
-static bool is_kernel_shm(const struct file_record *f)
+/* Shared anonymous memory, memory files, System V segments: files of the kernel's own, which never had a name. */
+static bool is_kernel_made(const struct file_record *f)
 {
-	return f->sb_magic == MAGIC_TMPFS && !strcmp(f->name, "dev/zero");
+	return !f->nlink && (f->sb_magic == MAGIC_TMPFS || f->sb_magic == MAGIC_HUGETLBFS);
 }
 
 static int add_vma(struct bpf_run *r, size_t at, const struct vma_record *v, const struct file_record *f,
@@ -116,11 +116,13 @@ static int add_vma(struct bpf_run *r, size_t at, const struct vma_record *v, con
 		.droppable = v->flags & kvm_droppable,
 		.uffd = v->uffd && !(r->o->tracked && v->flags & KVM_UFFD_WP && !(v->flags & KVM_UFFD_MISSING)),
 		.has_file = f,
-		.is_shmem_anon = f && is_kernel_shm(f),
+		.huge_bytes = f ? f->block_bytes : 0,
 		.uffd_ident = v->uffd,
 		.has_anon = v->has_anon,
 		.special = special,
 	};
+	if (f && is_kernel_made(f))
+		vma_facts_name(&facts, path);
 	int err = observe_add_vma(&id->layout, pid, &facts);
 	if (err == -EOPNOTSUPP) {
 		r->refused = true;

@@ -68,6 +68,11 @@ static uint32_t run_find_file(const struct collect_ctx *ctx, uint64_t ident)
 	return ident_map_find(&r->files, ident);
 }
 
+static struct shmem *run_find_shmem(const struct collect_ctx *ctx, const struct observed_file *of, enum shmem_sort sort)
+{
+	return run_shmem(ctx->arg, of, sort, of->rec.tgid, NULL);
+}
+
 struct collect_ctx run_collect_ctx(struct run *r)
 {
 	return (struct collect_ctx){
@@ -76,6 +81,7 @@ struct collect_ctx run_collect_ctx(struct run *r)
 		.tcp_established = r->o->opts.tcp_established,
 		.ext_unix_sk = r->o->opts.ext_unix_sk,
 		.find_file = run_find_file,
+		.shmem = run_find_shmem,
 		.arg = r,
 		.stopped = r->stopped,
 	};
@@ -160,6 +166,7 @@ int run_refile(struct run *r)
 			return err;
 	}
 	err = model_prune_files(r->m);
+	run_place_shmems(r);
 	VEC_FOREACH(of, &r->obs.fds) {
 		struct file *f = of->file_id > last_id ? model_find_file(r->m, of->file_id) : NULL;
 

@@ -74,17 +74,17 @@ static int other_file(struct run *r, struct observed_file *of, uint32_t flags, u
 	of->rec.flags = flags;
 	of->rec.pos = 0;
 	const struct kind *kind = kind_match(&of->rec);
-	if (kind != &reg_kind)
+	if (kind != &reg_kind && kind != &memfd_kind)
 		return unsupported("pid %u: %s is neither a file nor a directory, which is not supported", of->rec.tgid,
 				   of->path ? of->path : of->rec.name);
 
 	struct file *f = model_add_file(r->m, 0);
 	if (!f)
 		return -ENOMEM;
-	f->type = FILE_REG;
+	f->type = kind->type;
 	f->flags = flags;
-	struct collect_ctx ctx = { .m = r->m, .stopped = r->stopped };
-	int err = reg_kind.collect(&ctx, of, f);
+	struct collect_ctx ctx = run_collect_ctx(r);
+	int err = kind->collect(&ctx, of, f);
 	if (err)
 		return err;
 	*ret_id = f->id;
@@ -127,24 +127,18 @@ static int task_path(struct run *r, pid_t pid, uint64_t ident, const char *what,
 
 /* --- mappings --- */
 
-/* The shared anonymous object behind a mapping. */
+/* The memory object behind a mapping. */
 static int vma_shmem(struct run *r, pid_t pid, struct vma *vma, const struct observed_file *of)
 {
-	uint64_t key = ident_mix(ident_mix(of->rec.dev, of->rec.ino), 0);
+	bool sysv = vma->status & VMA_SYSVIPC;
+	struct shmem *s = run_shmem(r, of, vma->status & VMA_MEMFD ? SHMEM_MEMFD : sysv ? SHMEM_SYSV : SHMEM_ANON, pid, vma);
 
-	vma->shmem_id = ident_map_find(&r->shmems, key);
-	if (vma->shmem_id)
-		return 0;
-	struct shmem *s = model_add_shmem(r->m, 0);
 	if (!s)
 		return -ENOMEM;
-	s->size_bytes = of->rec.size;
-	s->ino = of->rec.ino;
-	s->pid = pid;
-	s->start = vma->start;
-	s->map_files_end = vma->end;
+	if (vma->status & VMA_MEMFD)
+		return 0; /* which names it by the file */
 	vma->shmem_id = s->id;
-	return ident_map_add(&r->shmems, key, s->id);
+	return sysv ? run_sysv(r, s) : 0;
 }
 
 static int vma_file(struct run *r, pid_t pid, struct vma *vma, uint64_t ident)
@@ -158,8 +152,9 @@ static int vma_file(struct run *r, pid_t pid, struct vma *vma, uint64_t ident)
 	int err = refuse_mapped_file(pid, vma, of);
 	if (err)
 		return run_note(r, err);
-	if (vma->status & VMA_ANON_SHARED)
-		return vma_shmem(r, pid, vma, of);
+	err = vma->status & (VMA_ANON_SHARED | VMA_MEMFD) ? vma_shmem(r, pid, vma, of) : 0;
+	if (err || vma->status & VMA_ANON_SHARED)
+		return err;
 	return run_note(r, other_file(r, of, vma->fdflags, &vma->file_id));
 }
 
@@ -251,37 +246,6 @@ int run_objects(struct run *r)
 	return 0;
 }
 
-/* Where a shared anonymous object is mapped: it is known by such a place. False: nowhere any more. */
-static bool place_shmem(const struct model *m, struct shmem *s)
-{
-	VEC_FOREACH(mm, &m->mms) {
-		VEC_FOREACH(vma, &(*mm)->vmas) {
-			if (vma->shmem_id != s->id)
-				continue;
-			s->pid = (*mm)->pid;
-			s->start = vma->start;
-			s->map_files_end = vma->end;
-			return true;
-		}
-	}
-	return false;
-}
-
-static void place_shmems(struct model *m)
-{
-	size_t nr = 0;
-
-	VEC_FOREACH(s, &m->shmems) {
-		if (place_shmem(m, *s)) {
-			m->shmems.v[nr++] = *s;
-			continue;
-		}
-		VEC_FREE(&(*s)->pages);
-		free(*s);
-	}
-	m->shmems.nr = nr;
-}
-
 /* Files of the new mappings were noted last; an identity that was there before may be another file now. */
 static int find_new_others(struct run *r)
 {
@@ -311,6 +275,5 @@ int run_remap(struct run *r, size_t at)
 	mm->remapped = true;
 	for (size_t i = 0; i < mm->vmas.nr && !err; i++)
 		err = vma_file(r, t->pid, &mm->vmas.v[i], id->vma_files.v[i]);
-	place_shmems(r->m);
 	return err;
 }

@@ -133,7 +133,7 @@ int run_refusals(struct run *r)
 static int run_once(struct run *r)
 {
 	static int (*const steps[])(struct run *r) = {
-		run_index_others, run_objects, run_files, run_terminals, run_refusals,
+		run_index_others, run_objects, run_files, run_terminals, run_foreign_shmems, run_refusals,
 	};
 	struct timespec now;
 

@@ -173,11 +173,16 @@ struct vma_facts {
 	bool sealed, droppable, lock_on_fault, reserved, uffd;
 	bool uffd_wp;       /* registered for write protection only; counts as uffd unless bcr did it */
 	bool has_file;
-	bool is_shmem_anon; /* MAP_SHARED|MAP_ANONYMOUS or /dev/zero: file on the kernel's own tmpfs mount */
+	bool is_shmem_anon; /* MAP_ANONYMOUS or /dev/zero, shared or in huge pages: a file on a mount of the kernel's own */
+	bool is_memfd, is_sysv; /* so is this */
+	uint64_t huge_bytes; /* with hugetlb: size of its pages */
 	bool has_anon;
 	uint64_t uffd_ident; /* of the userfaultfd; 0: none, or not known */
 	const char *special;
 };
+
+/* Sets is_shmem_anon, is_memfd and is_sysv by the path of the file, as the kernel prints it. */
+void vma_facts_name(struct vma_facts *facts, const char *path);
 
 /*
  * Appends a vma to `mm`. Refuses what is not supported with "pid N mapping A-B: ..."; 0, -ENOMEM or -EOPNOTSUPP.

@@ -50,7 +50,9 @@ static int fill_inode(int dirfd, const char *name, struct file_record *rec)
 /* The name of the dentry, from what the link says: "anon_inode:[eventfd]" is "[eventfd]", a path its last part. */
 static void fill_name(struct file_record *rec, const char *path)
 {
-	const char *colon = path[0] == '/' ? strrchr(path, '/') : strchr(path, ':');
+	static const char memfd[] = "/memfd:"; /* whatever the program has named it, slashes as well */
+	const char *colon = !strncmp(path, memfd, strlen(memfd)) ? path :
+			    path[0] == '/' ? strrchr(path, '/') : strchr(path, ':');
 
 	snprintf(rec->name, sizeof(rec->name), "%.31s", colon ? colon + 1 : path);
 }

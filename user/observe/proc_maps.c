@@ -63,11 +63,8 @@ static bool parse_head(const char *line, struct vma_facts *facts, uint64_t *ino,
 
 static void name_facts(struct vma_facts *facts, uint64_t ino, const char *path)
 {
-	static const char zero[] = "/dev/zero (deleted)", named[] = "[anon_shmem:";
-
 	facts->has_file = ino || path[0] == '/';
-	facts->is_shmem_anon = facts->shared && (!strncmp(path, zero, strlen(zero)) ||
-						 !strncmp(path, named, strlen(named)));
+	vma_facts_name(facts, path);
 	if (!facts->has_file && path[0] == '[')
 		facts->special = path;
 	/* Whether there are private pages is asked of the page tables later; /proc does not show an anon_vma. */
@@ -141,8 +138,12 @@ static int parse_smaps(struct proc_run *r, size_t at, char *text, bool *refused)
 		uint64_t ino;
 		const char *path;
 
+		unsigned long long kilobytes;
+
 		if (parse_head(line, &facts, &ino, &path)) {
 			name_facts(&facts, ino, path);
+		} else if (sscanf(line, "KernelPageSize: %llu kB", &kilobytes) == 1) {
+			facts.huge_bytes = kilobytes * 1024;
 		} else if (!strncmp(line, "VmFlags: ", 9)) {
 			parse_vm_flags(line + 9, &facts);
 			err = add_mapping(r, at, &facts, refused);

@@ -329,8 +329,6 @@ static const char *mapped_file_obstacle(const struct vma *vma, const struct obse
 	static const struct {
 		const char *prefix, *why;
 	} unnamed[] = {
-		{ "/memfd:", "a memfd is not supported" },
-		{ "/SYSV", "System V shared memory is not supported" },
 		{ "/[aio]", "an AIO ring (io_setup) is not supported" },
 		{ "anon_inode:[io_uring]", "an io_uring ring is not supported" },
 		{ "anon_inode:[perf_event]", "a perf event buffer is not supported" },
@@ -344,7 +342,7 @@ static const char *mapped_file_obstacle(const struct vma *vma, const struct obse
 		if (!strncmp(of->path, unnamed[i].prefix, strlen(unnamed[i].prefix)))
 			return unnamed[i].why;
 	}
-	if (vma->status & VMA_ANON_SHARED)
+	if (vma->status & (VMA_ANON_SHARED | VMA_MEMFD))
 		return NULL;
 	if (observed_file_deleted(of))
 		return "its file has been deleted, which is not supported yet";

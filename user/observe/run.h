@@ -65,6 +65,16 @@ uint32_t run_find_by_path(const struct run *r, const struct observed_file *of, u
 int run_remap(struct run *r, size_t i);
 
 /*
+ * shmems.c: the memory object behind a file, made when it is new (NULL: out of memory), shown by this mapping of a
+ * task or, without one, by the descriptor; what System V says of a segment; refuses segments that others have
+ * attached; and, after mappings and descriptors have changed, finds out who has each object.
+ */
+struct shmem *run_shmem(struct run *r, const struct observed_file *of, enum shmem_sort sort, pid_t pid, const struct vma *vma);
+int run_sysv(struct run *r, struct shmem *s);
+int run_foreign_shmems(struct run *r);
+void run_place_shmems(struct run *r);
+
+/*
  * descriptors.c: descriptor tables, open file descriptions by their kinds, controlling terminals. run_set_file()
  * notes what all kinds have in common.
  */

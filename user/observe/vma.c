@@ -1,6 +1,7 @@
 /* What both back ends know of a mapping, put into the words of the model; what bcr cannot carry is refused here. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mman.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -13,8 +14,8 @@ static const char *vma_obstacle(const struct vma_facts *f)
 {
 	if (f->start >= f->end || f->start % MODEL_PAGE_SIZE || f->end % MODEL_PAGE_SIZE)
 		return "its bounds are not those of whole pages";
-	if (f->hugetlb)
-		return "huge pages (hugetlb) are not supported";
+	if (f->hugetlb && (f->huge_bytes <= MODEL_PAGE_SIZE || f->huge_bytes & (f->huge_bytes - 1)))
+		return "the size of its huge pages is not known";
 	if (f->io || f->pfnmap)
 		return "device memory cannot be saved";
 	if (f->uffd)
@@ -51,12 +52,18 @@ static uint32_t vma_status(const struct vma_facts *f)
 		return status | VMA_VDSO | VMA_ANON_PRIVATE;
 	if (is_vvar(f->special))
 		return status | VMA_VVAR | VMA_ANON_PRIVATE;
-	if (f->is_shmem_anon && f->shared)
+	if (f->is_sysv)
+		status |= VMA_ANON_SHARED | VMA_SYSVIPC;
+	else if (f->is_shmem_anon && f->shared)
 		status |= VMA_ANON_SHARED;
+	else if (f->is_shmem_anon && f->hugetlb)
+		status |= VMA_ANON_PRIVATE;
 	else if (f->has_file)
 		status |= f->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE;
 	else
 		status |= VMA_ANON_PRIVATE;
+	if (f->is_memfd)
+		status |= VMA_MEMFD;
 	if (!strcmp(f->special, "[heap]"))
 		status |= VMA_HEAP;
 	if (f->grows_down)
@@ -76,6 +83,8 @@ static uint32_t vma_flags(const struct vma_facts *f, uint32_t status)
 		flags |= MAP_NORESERVE;
 	if (f->locked)
 		flags |= MAP_LOCKED;
+	if (f->hugetlb)
+		flags |= MAP_HUGETLB | (uint32_t)__builtin_ctzll(f->huge_bytes) << MAP_HUGE_SHIFT;
 	return flags;
 }
 
@@ -100,6 +109,19 @@ static uint64_t vma_madv(const struct vma_facts *f)
 	if (f->wipe_on_fork)
 		madv |= 1ULL << MADV_WIPEONFORK;
 	return madv;
+}
+
+void vma_facts_name(struct vma_facts *facts, const char *path)
+{
+	static const char zero[] = "/dev/zero (deleted)", named[] = "[anon_shmem:", huge[] = "/anon_hugepage (deleted)",
+			  memfd[] = "/memfd:", sysv[] = "/SYSV";
+
+	facts->is_shmem_anon = (facts->shared && (!strncmp(path, zero, strlen(zero)) ||
+						  !strncmp(path, named, strlen(named)))) ||
+			       !strcmp(path, huge);
+	facts->is_memfd = !strncmp(path, memfd, strlen(memfd));
+	/* Eight digits, the key, are behind it; a file could be named so in the root directory only. */
+	facts->is_sysv = facts->shared && !strncmp(path, sysv, strlen(sysv)) && !strcmp(path + strlen(path) - 10, " (deleted)");
 }
 
 static int vma_refuse(pid_t pid, const struct vma_facts *f, const char *why)
@@ -149,7 +171,7 @@ int observe_add_vma(struct mm *mm, pid_t pid, const struct vma_facts *facts)
 	vma->has_anon = facts->has_anon || (!facts->shared && facts->write);
 	if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_ANON_SHARED))
 		vma->pgoff = facts->pgoff_bytes;
-	if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
+	if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_SYSVIPC))
 		vma->fdflags = facts->shared && facts->may_write ? O_RDWR : O_RDONLY;
 	return 0;
 }

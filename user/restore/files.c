@@ -59,6 +59,27 @@ static int hold(const struct restore_ctx *ctx, uint32_t file_id, int fd)
 	return dup3(fd, r->plan->fd_files + i, O_CLOEXEC) < 0 ? -errno : 0;
 }
 
+int restore_open_held(int held, uint32_t flags, const char *name, int *ret)
+{
+	/* What concerns only the first opening. */
+	uint32_t drop = O_CREAT | O_EXCL | O_TRUNC | O_ASYNC | O_NOFOLLOW | O_TMPFILE;
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", held);
+	*ret = open(path, (flags & ~drop) | O_CLOEXEC);
+	return *ret < 0 ? fail(-errno, "%s, a file without a name: open it", name) : 0;
+}
+
+int restore_open_file(const struct restore *r, const struct file *f, uint32_t flags, int *ret)
+{
+	return f->type == FILE_MEMFD ? shmem_open_file(r, f->memfd.shmem_id, flags, ret) : reg_open(f, flags, ret);
+}
+
+static int open_object(const struct restore_ctx *ctx, uint32_t id, uint32_t flags, int *ret)
+{
+	return shmem_open_file(ctx->arg, id, flags, ret);
+}
+
 static struct restore_ctx context(struct restore *r, const struct task *self)
 {
 	return (struct restore_ctx){
@@ -67,6 +88,7 @@ static struct restore_ctx context(struct restore *r, const struct task *self)
 		.self = self,
 		.held_fd = held_fd,
 		.hold = hold,
+		.open_object = open_object,
 		.arg = r,
 	};
 }
@@ -126,7 +148,7 @@ int files_hold(struct restore *r)
 
 void files_release(struct restore *r)
 {
-	syscall(SYS_close_range, r->plan->fd_files, r->plan->fd_files + (unsigned)r->m->files.nr, 0);
+	syscall(SYS_close_range, r->plan->fd_files, r->plan->fd_files + (unsigned)r->plan->nr_fds, 0);
 }
 
 /* The process in which a file's relations are made: the first one that has a descriptor of it. */
@@ -221,7 +243,7 @@ int task_open_exe(struct restore *r, const struct task_plan *tp)
 
 	if (!exe)
 		return fail(0, "pid %d: its executable is not in the images", tp->task->pid);
-	int err = reg_open(exe, O_RDONLY, &fd);
+	int err = restore_open_file(r, exe, O_RDONLY, &fd);
 	if (err)
 		return err;
 	err = move_fd(&fd, tp->fd_exe);

@@ -22,6 +22,7 @@ enum {
 	PARK_BYTES = 1 << 20,
 	STACK_ROOM_BYTES = 10 << 20,
 	GAP_BYTES = 16 * MODEL_PAGE_SIZE, /* between staged mappings, so that they do not merge */
+	HUGE_ALIGN = 2 << 20,             /* of the hole; and of what may be of huge pages in it */
 };
 static const taddr_t highest = 0x7ffffffff000;
 
@@ -152,6 +153,9 @@ static bool hits_own(const struct restore_plan *p, const struct vma *vma)
  */
 static bool must_stay_apart(const struct vma *prev, const struct vma *vma)
 {
+	/* Those of hugetlb never do. */
+	if (vma->flags & MAP_HUGETLB)
+		return false;
 	return prev && prev->end == vma->start && prev->status & vma->status & VMA_ANON_PRIVATE &&
 	       prev->prot == vma->prot && prev->flags == vma->flags && prev->madv == vma->madv;
 }
@@ -262,6 +266,12 @@ static int all_ranges(const struct restore_plan *p, struct mem_range **ret, size
 	return 0;
 }
 
+/* Rounded up, so that `at` leaves the same remainder as `like`: huge pages must lie where the processor can have them. */
+static uint64_t like_aligned(uint64_t at, uint64_t like)
+{
+	return at + ((like - at) & (HUGE_ALIGN - 1));
+}
+
 /* The lowest hole of this size above LOWEST, but with room on both sides. */
 static int find_hole(struct restore_plan *p, uint64_t bytes)
 {
@@ -275,8 +285,9 @@ static int find_hole(struct restore_plan *p, uint64_t bytes)
 	/* One more, empty, at the top: what lies above the last mapping counts too. */
 	used[nr++] = (struct mem_range){ highest, highest };
 	for (size_t i = 0; i < nr; i++) {
-		if (used[i].start > at && used[i].start - at >= bytes + 2 * SLACK_BYTES) {
-			p->hole = (struct mem_range){ at + SLACK_BYTES, at + SLACK_BYTES + bytes };
+		if (used[i].start > at && used[i].start - at >= bytes + HUGE_ALIGN + 2 * SLACK_BYTES) {
+			p->hole.start = like_aligned(at + SLACK_BYTES, 0);
+			p->hole.end = p->hole.start + bytes;
 			return 0;
 		}
 		if (used[i].end > at)
@@ -315,24 +326,54 @@ static uint64_t area_limit(const struct restore_plan *p)
 	return page_up(limit);
 }
 
+/* How much address space each shared memory object needs: as far as any mapping of it reaches. */
+static int size_shmems(struct restore_plan *p)
+{
+	VEC_FOREACH(s, &p->m->shmems) {
+		struct shmem_place place = { .bytes = (*s)->sort == SHMEM_MEMFD ? 0 : shmem_whole_bytes(*s) };
+
+		if (VEC_PUSH(&p->shmems, place))
+			return fail(-ENOMEM, "plan of shared memory");
+	}
+	VEC_FOREACH(mm, &p->m->mms) {
+		VEC_FOREACH(vma, &(*mm)->vmas) {
+			uint64_t end = vma->pgoff + (vma->end - vma->start);
+
+			for (size_t i = 0; vma->shmem_id && i < p->shmems.nr; i++) {
+				if (p->m->shmems.v[i]->id == vma->shmem_id && p->shmems.v[i].bytes < end)
+					p->shmems.v[i].bytes = end;
+			}
+		}
+	}
+	return 0;
+}
+
 int plan_addresses(struct restore_plan *p)
 {
 	uint64_t area = area_limit(p), staging = 0, shmem = 0;
 	int err = find_all_staged(p);
 
+	if (!err)
+		err = size_shmems(p);
 	if (err)
 		return err;
 	p->control_bytes = page_up(sizeof(struct restorer_control) +
 				   (p->nr_slots + p->tasks.nr) * sizeof(struct restorer_slot));
+	/* Relative to the beginning of each area, which is as aligned as anything gets. */
 	VEC_FOREACH(s, &p->staged) {
-		s->at = staging + GAP_BYTES;
-		staging = s->at + (s->range.end - s->range.start) + GAP_BYTES;
+		uint64_t bytes = s->range.end - s->range.start;
+
+		s->at = bytes < HUGE_ALIGN ? staging + GAP_BYTES : like_aligned(staging + GAP_BYTES, s->range.start);
+		staging = s->at + bytes + GAP_BYTES;
 	}
-	VEC_FOREACH(s, &p->m->shmems) {
-		if (VEC_PUSH(&p->shmem_at, shmem))
-			return fail(-ENOMEM, "plan of shared memory");
-		shmem += page_up((*s)->size_bytes) + GAP_BYTES;
+	VEC_FOREACH(s, &p->shmems) {
+		s->at = s->bytes < HUGE_ALIGN ? shmem : like_aligned(shmem, 0);
+		if (s->bytes > highest || s->at > highest)
+			return fail(0, "the shared memory of the tasks does not fit into an address space");
+		shmem = s->at + s->bytes + GAP_BYTES;
 	}
+	area = like_aligned(p->control_bytes + area + PARK_BYTES, 0) - p->control_bytes - PARK_BYTES;
+	staging = like_aligned(staging, 0);
 	err = find_hole(p, p->control_bytes + area + PARK_BYTES + staging + shmem + GAP_BYTES);
 	if (err)
 		return err;
@@ -343,8 +384,8 @@ int plan_addresses(struct restore_plan *p)
 	p->shmem = p->staging + staging;
 	VEC_FOREACH(s, &p->staged)
 		s->at += p->staging;
-	VEC_FOREACH(at, &p->shmem_at)
-		*at += p->shmem;
+	VEC_FOREACH(s, &p->shmems)
+		s->at += p->shmem;
 	return 0;
 }
 

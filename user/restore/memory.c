@@ -10,8 +10,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/mman.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -22,6 +25,9 @@
 
 /* Small enough to stay in the processor's cache between being made and being filled. */
 enum { CHUNK_BYTES = 128 << 10, ADVICE_POPULATE_WRITE = 23 /* Linux 5.14 */ };
+
+/* Huge pages, and which. */
+static const uint32_t huge_flags = MAP_HUGETLB | (uint32_t)MAP_HUGE_MASK << MAP_HUGE_SHIFT;
 
 /* The file of the mapping before. Neighbours that have one open file in common can become one mapping. */
 struct last_file {
@@ -197,7 +203,7 @@ static int open_vma_file(const struct filling *fl, int *ret)
 		return vma_fail(fl, 0, "its file is not in the images");
 	if (last->fd < 0 || last->id != vma->file_id || last->flags != vma->fdflags) {
 		forget_file(last);
-		int err = reg_open(f, vma->fdflags, &last->fd);
+		int err = restore_open_file(fl->r, f, vma->fdflags, &last->fd);
 		if (err)
 			return err;
 		last->id = vma->file_id;
@@ -211,7 +217,7 @@ static int open_vma_file(const struct filling *fl, int *ret)
 static int map_part(struct filling *fl, taddr_t from, taddr_t to, int prot)
 {
 	const struct vma *vma = fl->vma;
-	int flags = MAP_FIXED | (vma->flags & (MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE));
+	int flags = MAP_FIXED | (vma->flags & (MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE | huge_flags));
 	uint8_t *at = fl->at + (from - vma->start);
 	uint64_t offset = 0;
 	int fd = -1;
@@ -225,7 +231,9 @@ static int map_part(struct filling *fl, taddr_t from, taddr_t to, int prot)
 		flags |= MAP_ANONYMOUS;
 	}
 	if (mmap(at, to - from, prot, flags, fd, offset) != at)
-		return vma_fail(fl, -errno, "map it");
+		return vma_fail(fl, -errno, errno == ENOMEM && vma->flags & MAP_HUGETLB ?
+						    "map it: there are not enough free huge pages (/proc/sys/vm/nr_hugepages)" :
+						    "map it");
 	return 0;
 }
 
@@ -241,7 +249,8 @@ static int map_private(struct filling *fl)
 		return err;
 	fl->writable = filled;
 	/* A staged mapping that is never touched would merge with its neighbour once it has been moved there. */
-	if ((uintptr_t)fl->at != vma->start && !filled && prot & PROT_WRITE && vma->status & VMA_ANON_PRIVATE) {
+	if ((uintptr_t)fl->at != vma->start && !filled && prot & PROT_WRITE && vma->status & VMA_ANON_PRIVATE &&
+	    !(vma->flags & MAP_HUGETLB)) {
 		*(volatile uint8_t *)fl->at = 1;
 		madvise(fl->at, MODEL_PAGE_SIZE, MADV_DONTNEED);
 	}
@@ -261,6 +270,33 @@ static int map_file_shared(struct filling *fl)
 	return 0;
 }
 
+/* The coordinator's own mapping, opened as a file: huge pages cannot be mapped once more in any other way. */
+static int map_from_file(struct filling *fl, const struct shmem_place *place)
+{
+	const struct vma *vma = fl->vma;
+	char path[96];
+
+	snprintf(path, sizeof(path), "/proc/self/map_files/%" PRIx64 "-%" PRIx64, place->at, place->at + place->bytes);
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return vma_fail(fl, -errno, "open its shared memory in huge pages");
+	if (mmap(fl->at, vma_bytes(vma), vma->prot, MAP_SHARED | MAP_FIXED | (vma->flags & MAP_NORESERVE), fd, vma->pgoff) !=
+	    fl->at)
+		return vma_fail(fl, -errno, "map its shared memory in huge pages");
+	return 0;
+}
+
+/* As the program attached it, all of it: access by the mode of the attachment stays as it was. */
+static int attach(struct filling *fl, const struct shmem *s)
+{
+	const struct vma *vma = fl->vma;
+	int flags = SHM_REMAP | (vma->fdflags == O_RDONLY ? SHM_RDONLY : 0) | (vma->prot & PROT_EXEC ? SHM_EXEC : 0);
+
+	if (shmat(s->sysv.id, fl->at, flags) != fl->at)
+		return vma_fail(fl, -errno, "attach its System V segment");
+	return 0;
+}
+
 /* One more mapping of an object that the coordinator has made: mremap(2), "old_size is zero". */
 static int map_shmem(struct filling *fl)
 {
@@ -269,14 +305,18 @@ static int map_shmem(struct filling *fl)
 
 	for (size_t i = 0; i < p->m->shmems.nr; i++) {
 		const struct shmem *s = p->m->shmems.v[i];
-		uint64_t bytes = (s->size_bytes + MODEL_PAGE_SIZE - 1) & ~(uint64_t)(MODEL_PAGE_SIZE - 1);
+		const struct shmem_place *place = &p->shmems.v[i];
 
 		if (s->id != vma->shmem_id)
 			continue;
-		if (vma->pgoff > bytes || vma_bytes(vma) > bytes - vma->pgoff)
+		if (vma->pgoff > place->bytes || vma_bytes(vma) > place->bytes - vma->pgoff)
 			return vma_fail(fl, 0, "it is larger than its shared memory");
-		if (mremap((void *)(uintptr_t)(p->shmem_at.v[i] + vma->pgoff), 0, vma_bytes(vma),
-			   MREMAP_MAYMOVE | MREMAP_FIXED, fl->at) != fl->at)
+		if (s->sort == SHMEM_SYSV && !vma->pgoff && vma_bytes(vma) == shmem_whole_bytes(s))
+			return attach(fl, s);
+		if (s->huge_bytes)
+			return map_from_file(fl, place);
+		if (mremap((void *)(uintptr_t)(place->at + vma->pgoff), 0, vma_bytes(vma), MREMAP_MAYMOVE | MREMAP_FIXED,
+			   fl->at) != fl->at)
 			return vma_fail(fl, -errno, "map its shared memory");
 		return 0;
 	}
@@ -306,7 +346,7 @@ static bool is_same_sort(const struct vma *p, const struct vma *vma)
 
 	return !(p->status & special) && (p->status & kinds) == (vma->status & kinds) && p->status & kinds &&
 	       p->file_id == vma->file_id && (!vma->file_id || p->pgoff - p->start == vma->pgoff - vma->start) &&
-	       !((p->flags ^ vma->flags) & (MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE));
+	       !((p->flags ^ vma->flags) & (MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE | huge_flags));
 }
 
 /* A part of a mapping: all of it that the parent has had in one mapping, or has not had. */
@@ -340,8 +380,14 @@ static size_t count_inherited(const struct filling *fl, const struct mm *parent)
 	const struct vma *vma = fl->vma;
 	size_t first = first_vma(parent, vma->start), nr = 0;
 
-	for (size_t i = first; parent && i < parent->vmas.nr && parent->vmas.v[i].start < vma->end; i++)
-		nr += is_same_sort(&parent->vmas.v[i], vma);
+	for (size_t i = first; parent && i < parent->vmas.nr && parent->vmas.v[i].start < vma->end; i++) {
+		const struct vma *p = &parent->vmas.v[i];
+
+		/* Mappings in huge pages never become one with others. */
+		if (vma->flags & MAP_HUGETLB && (p->start > vma->start || p->end < vma->end))
+			continue;
+		nr += is_same_sort(p, vma);
+	}
 	return nr > 1 && (uintptr_t)fl->at != vma->start ? 0 : nr;
 }
 

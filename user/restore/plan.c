@@ -30,6 +30,8 @@ static void plan_fds(struct restore_plan *p)
 		if (tp->birth.with_files)
 			tp->fd_exe = p->fd_files++;
 	}
+	p->fd_objects = p->fd_files + (int)p->m->files.nr;
+	p->nr_fds = (int)(p->m->files.nr + p->m->shmems.nr);
 }
 
 static int plan_threads(struct restore_plan *p, struct task_plan *tp)
@@ -116,7 +118,7 @@ void restore_plan_destroy(struct restore_plan *p)
 	VEC_FREE(&p->tasks);
 	free(p->helpers);
 	VEC_FREE(&p->staged);
-	VEC_FREE(&p->shmem_at);
+	VEC_FREE(&p->shmems);
 	own_layout_deinit(&p->own);
 	free(p);
 }

@@ -43,6 +43,12 @@ struct staged_range {
 	taddr_t at;
 };
 
+/* Where a shared memory object is mapped for the tasks to map it from. */
+struct shmem_place {
+	taddr_t at;
+	uint64_t bytes; /* mappings may reach beyond the end of the object */
+};
+
 struct plan_op {
 	struct restorer_op op;
 	const char *what; /* "move mapping", for people; a literal */
@@ -78,7 +84,8 @@ struct restore_plan {
 	taddr_t control, area, park, staging, shmem;
 	uint64_t control_bytes;
 	VEC(struct staged_range) staged; /* ascending */
-	VEC(taddr_t) shmem_at;           /* parallel to m->shmems */
+	/* Parallel to m->shmems; memory files have no place there. */
+	VEC(struct shmem_place) shmems;
 	VEC(struct task_plan) tasks;     /* parallel to m->tasks, then the helpers */
 	struct task *helpers;            /* number, session, group and exit signal of each (model/tree_check.h) */
 	size_t nr_helpers;
@@ -87,6 +94,8 @@ struct restore_plan {
 	uint32_t nr_slots;
 	/* Descriptor numbers above all that tasks use. */
 	int fd_log, fd_err, fd_exe, fd_files; /* fd_files + i: m->files.v[i] */
+	int fd_objects;                       /* fd_objects + i: m->shmems.v[i], when it is a memory file */
+	int nr_fds;                           /* from fd_files on, of both */
 };
 
 /* Where a mapping lies until the restorer moves it: its own address, or a staged one. */
@@ -132,6 +141,7 @@ struct restore {
 	bool released;                    /* the tree runs on its own */
 	bool made_subreaper;
 	bool shares_table;                /* in a task: its descriptors are also those of another, who puts them in place */
+	VEC(int) segments;                /* System V: numbers of those that this restore has made */
 	uint8_t *stops;                   /* per task: a SIGSTOP came while it was traced */
 	struct rlimit nofile;             /* bcr's own limit, as it was */
 };
@@ -147,8 +157,25 @@ int trace_look(struct restore *r);
 
 /* --- in a task being restored (task.c, memory.c, files.c) --- */
 
-/* Coordinator: makes and fills the shared memory that all tasks inherit. Failure has been reported. */
+/*
+ * Coordinator, shmem.c: memory objects that all tasks inherit. Is there place for System V segments? Makes and fills memory
+ * files, held as descriptors; maps and fills the others; and when every task has mapped them, seals what was sealed and
+ * removes what was removed. Undo, for objects that outlive a restore that failed. Failures have been reported.
+ */
+int shmem_check(const struct restore *r);
+int shmem_make_files(struct restore *r);
 int shmem_map_all(struct restore *r);
+int shmem_finish(struct restore *r);
+void shmem_undo(struct restore *r);
+
+/* In any process of the restore: opens a memory file (id of its struct shmem) anew. Failure has been reported. */
+int shmem_open_file(const struct restore *r, uint32_t id, uint32_t flags, int *ret);
+
+/* Opens anew a file that is held as a descriptor, and has no name. Failure has been reported. */
+int restore_open_held(int held, uint32_t flags, const char *name, int *ret);
+
+/* What a mapping, or an executable, was opened from. Failure has been reported. */
+int restore_open_file(const struct restore *r, const struct file *f, uint32_t flags, int *ret);
 
 /* Maps and fills the memory of a task. `parent` is the mm this process inherited, or NULL. Failure has been reported. */
 int task_map_memory(struct restore *r, const struct task_plan *tp, const struct mm *parent);

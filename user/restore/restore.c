@@ -122,6 +122,7 @@ void restore_destroy(struct restore *r)
 		prctl(PR_SET_CHILD_SUBREAPER, 0);
 	if (r->plan)
 		files_release(r);
+	VEC_FREE(&r->segments);
 	if (r->nofile.rlim_cur != RLIM_INFINITY)
 		setrlimit(RLIMIT_NOFILE, &r->nofile);
 	restore_plan_destroy(r->plan);
@@ -218,7 +219,7 @@ static int check_files(const struct restore *r)
 		VEC_FOREACH(vma, &(*mm)->vmas) {
 			const struct file *f = vma->file_id ? model_find_file(r->m, vma->file_id) : NULL;
 			bool same = prev && prev->file_id == vma->file_id && prev->fdflags == vma->fdflags;
-			int err = f && !same ? check_file(f, vma->fdflags) : 0;
+			int err = f && f->type == FILE_REG && !same ? check_file(f, vma->fdflags) : 0;
 
 			if (err)
 				return err;
@@ -248,7 +249,7 @@ static int check_session(const struct restore *r)
 
 static int check_limits(const struct restore *r)
 {
-	uint64_t want = r->plan->fd_files + r->m->files.nr;
+	uint64_t want = r->plan->fd_files + (uint64_t)r->plan->nr_fds;
 
 	if (want <= r->nofile.rlim_max)
 		return 0;
@@ -341,7 +342,9 @@ int restore_check(struct restore *r)
 		err = check_limits(r);
 	if (!err)
 		err = check_vdsos(r);
-	return err ? err : check_files(r);
+	if (!err)
+		err = check_files(r);
+	return err ? err : shmem_check(r);
 }
 
 /* --- files --- */
@@ -364,6 +367,8 @@ int restore_files(struct restore *r)
 {
 	int err = move_log(r);
 
+	if (!err)
+		err = shmem_make_files(r);
 	return err ? err : files_hold(r);
 }
 
@@ -414,6 +419,8 @@ int restore_tasks(struct restore *r)
 	}
 	if (!err)
 		err = control_wait_arrivals(r, r->plan->nr_slots);
+	if (!err)
+		err = shmem_finish(r);
 	/* Every task has its own by now. */
 	if (!err)
 		files_release(r);
@@ -462,6 +469,8 @@ void restore_abort(struct restore *r)
 			again = true;
 		}
 	}
+	if (r && !r->released)
+		shmem_undo(r);
 	if (r)
 		r->root_pid = 0;
 }

@@ -49,6 +49,8 @@ enum {
 	BCR_PR_TIMER_CREATE_RESTORE_IDS_ON = 1,
 	BCR_PR_TIMER_CREATE_RESTORE_IDS_GET = 2,
 
+	BCR_MFD_EXEC = 0x10, /* since Linux 6.3 */
+
 	BCR_UFFD_FEATURE_WP_ASYNC = 1 << 15, /* since Linux 6.7 */
 
 	BCR_PIDFD_THREAD = 0200, /* O_EXCL; since Linux 6.9 */

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "kinds/shmem.h"
 #include "sys/proc.h"
 #include "track/futex-x86_64.h"
 #include "track/inner.h"
@@ -259,27 +260,11 @@ int now_copy_futexes(struct tracker *t, const struct model *m, bool same)
 	return err;
 }
 
-static int open_shmem(const struct shmem *s, int *ret)
-{
-	char path[96];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", proc_living(s->pid), (unsigned long long)s->start,
-		 (unsigned long long)s->map_files_end);
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st))
-		return fail(-errno, "pid %d: open shared memory %u by %s", s->pid, s->id, path);
-	if (st.st_ino != s->ino)
-		return fail(0, "pid %d: %s is not shared memory %u any more", s->pid, path, s->id);
-	*ret = take_fd(&fd);
-	return 0;
-}
-
-static int copy_shmem_range(struct tracker *t, const struct shmem *s, size_t index, int fd, off_t start, off_t end)
+static int copy_shmem_range(struct tracker *t, const struct shmem *s, size_t index, int fd, uint64_t start, uint64_t end)
 {
 	int err = charge(t, end - start);
 
-	for (off_t at = start; !err && at < end;) {
+	for (uint64_t at = start; !err && at < end;) {
 		size_t nr = (end - at) / MODEL_PAGE_SIZE;
 		uint32_t slot;
 
@@ -288,11 +273,9 @@ static int copy_shmem_range(struct tracker *t, const struct shmem *s, size_t ind
 		uint8_t *room = store_room(&t->store, nr, &slot);
 		if (!room)
 			return fail(-ENOMEM, "pid %d: keep shared memory %u", s->pid, s->id);
-		ssize_t got = pread(fd, room, nr * MODEL_PAGE_SIZE, at);
-		if (got != (ssize_t)(nr * MODEL_PAGE_SIZE))
-			return fail(got < 0 ? -errno : -EIO, "pid %d: read shared memory %u at offset %llu", s->pid, s->id,
-				    (unsigned long long)at);
-		err = VEC_PUSH(&t->shmem_pieces, ((struct shmem_piece){ index, at, nr, slot }));
+		err = shmem_read(s, fd, at, room, nr * MODEL_PAGE_SIZE);
+		if (!err)
+			err = VEC_PUSH(&t->shmem_pieces, ((struct shmem_piece){ index, at, nr, slot }));
 		at += nr * MODEL_PAGE_SIZE;
 	}
 	return err;
@@ -302,17 +285,19 @@ int now_copy_shmem(struct tracker *t, const struct model *m, size_t index)
 {
 	const struct shmem *s = m->shmems.v[index];
 	_cleanup_close_ int fd = -1;
-	int err = open_shmem(s, &fd);
+	struct stat st;
+	int err = shmem_open(s, &fd);
 
-	for (off_t at = 0; !err;) {
-		off_t data = lseek(fd, at, SEEK_DATA);
-		if (data < 0)
-			break; /* ENXIO: nothing behind `at` */
-		off_t hole = lseek(fd, data, SEEK_HOLE);
-		if (hole < 0)
-			return fail(-errno, "pid %d: size up shared memory %u", s->pid, s->id);
-		err = copy_shmem_range(t, s, index, fd, data, hole);
-		at = hole;
+	if (err == -ENOENT)
+		return fail(0, "pid %d: shared memory %u is not where it was any more", s->pid, s->id);
+	/* Somebody outside the tree may have given it another size since the look. */
+	if (!err && s->sort == SHMEM_MEMFD && (fstat(fd, &st) || (uint64_t)st.st_size != s->size_bytes))
+		return -EAGAIN;
+	for (uint64_t at = 0, end; !err; at = end) {
+		err = shmem_next_data(s, fd, &at, &end);
+		if (err <= 0)
+			break;
+		err = copy_shmem_range(t, s, index, fd, at, end);
 	}
 	return err;
 }

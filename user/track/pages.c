@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/log.h"
 #include "track/inner.h"
@@ -116,7 +117,7 @@ int pages_set_ranges(struct track_mm *tm, const struct mm *mm)
 	tm->ranges.nr = 0;
 	VEC_FOREACH(vma, &mm->vmas) {
 		if (!(vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)) ||
-		    vma->status & (VMA_VVAR | VMA_VSYSCALL | VMA_VDSO))
+		    vma->status & (VMA_VVAR | VMA_VSYSCALL | VMA_VDSO) || vma->flags & MAP_HUGETLB)
 			continue;
 		/* Mappings side by side are one question to the kernel: it passes by those that are not registered. */
 		struct span *last = tm->ranges.nr ? &tm->ranges.v[tm->ranges.nr - 1] : NULL;

@@ -11,9 +11,14 @@
 #include "sys/uapi.h"
 #include "track/inner.h"
 
-/* Private file mappings get pages of their own only by being written. */
+/*
+ * Private file mappings get pages of their own only by being written. Huge pages are copied inside the stop: what is saved
+ * before a write is a page of the usual size.
+ */
 static bool can_be_protected(const struct vma *vma)
 {
+	if (vma->flags & MAP_HUGETLB)
+		return false;
 	if (vma->status & (VMA_VVAR | VMA_VSYSCALL | VMA_VDSO))
 		return false;
 	if (vma->status & VMA_FILE_PRIVATE)

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -477,7 +478,7 @@ static int look_in_stop(struct tracker *t, const struct model *stopped, bool sam
 static bool is_tracked(const struct tracker *t, struct track_mm *tm, const struct vma *vma)
 {
 	if (!t->ops->write_protects)
-		return t->ops->copies_ahead && !(vma->status & VMA_VDSO);
+		return t->ops->copies_ahead && !(vma->status & VMA_VDSO) && !(vma->flags & MAP_HUGETLB);
 	if (tm->uffd < 0)
 		return false;
 	if (tm->uffd_ident)

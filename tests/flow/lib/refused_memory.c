@@ -6,7 +6,6 @@
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/shm.h>
 #include <sys/syscall.h>
 
 enum { PAGE = 4096, HUGE = 2 << 20, MAX = 16 };
@@ -49,40 +48,6 @@ static void *map(size_t bytes, int flags, int fd)
 #define EXPECT_MAPPING(at, bytes, text) \
 	EXPECT("pid %d mapping %lx-%lx.*: " text, getpid(), (unsigned long)(at), (unsigned long)(at) + (bytes))
 
-static void map_memfd(int flags)
-{
-	int fd = memfd_create("secret", MFD_CLOEXEC);
-	NEED(fd >= 0 && ftruncate(fd, 2 * PAGE) == 0);
-	void *at = map(2 * PAGE, flags, fd);
-
-	NEED(at);
-	fill(at, 2 * PAGE);
-	close(fd);
-	EXPECT_MAPPING(at, 2 * PAGE, "a memfd is not supported");
-}
-
-static void build_memfd(void)
-{
-	map_memfd(MAP_SHARED);
-}
-
-static void build_memfd_private(void)
-{
-	map_memfd(MAP_PRIVATE);
-}
-
-static void build_sysv(void)
-{
-	int id = shmget(IPC_PRIVATE, 2 * PAGE, IPC_CREAT | 0600);
-
-	NEED(id >= 0);
-	void *at = shmat(id, NULL, 0);
-	/* It goes when the last process that has it ends. */
-	NEED(shmctl(id, IPC_RMID, NULL) == 0 && at != (void *)-1);
-	fill(at, 2 * PAGE);
-	EXPECT_MAPPING(at, 2 * PAGE, "System V shared memory is not supported");
-}
-
 /* `mode` is an UFFDIO_REGISTER_MODE_*. */
 static void map_registered(int mode)
 {
@@ -109,16 +74,6 @@ static void build_uffd_missing(void)
 static void build_uffd_wp(void)
 {
 	map_registered(UFFDIO_REGISTER_MODE_WP);
-}
-
-static void build_hugetlb(void)
-{
-	/* Without pages behind it: not every machine has some. */
-	void *at = map(HUGE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1);
-
-	if (!at)
-		unavailable("MAP_HUGETLB");
-	EXPECT_MAPPING(at, HUGE, "huge pages .*hugetlb.* are not supported");
 }
 
 static void map_deleted(int flags)
@@ -194,12 +149,8 @@ static void build_perf(void)
 int main(int argc, char **argv)
 {
 	static const struct mode modes[] = {
-		{ "memfd", build_memfd, check_filled },
-		{ "memfd-private", build_memfd_private, check_filled },
-		{ "sysv", build_sysv, check_filled },
 		{ "uffd-missing", build_uffd_missing, check_filled },
 		{ "uffd-wp", build_uffd_wp, check_filled },
-		{ "hugetlb", build_hugetlb, NULL },
 		{ "deleted-shared", build_deleted_shared, check_filled },
 		{ "deleted-private", build_deleted_private, check_filled },
 		{ "aio", build_aio, NULL },
