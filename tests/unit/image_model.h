@@ -387,6 +387,8 @@ static inline struct mm *make_mm(struct model *m, pid_t pid, const struct file *
 	mm->vmas.v[1].sealed = true;
 	mm->lock_future = MCL_FUTURE | MCL_ONFAULT;
 	mm->merge_all = true;
+	VEC_PUSH(&mm->kin, ((struct kin_run){ .start = 0x500000, .nr_pages = 2, .pid = 7 }));
+	VEC_PUSH(&mm->kin, ((struct kin_run){ .start = 0x502000, .nr_pages = 1, .pid = 8 }));
 	add_vma(mm, 0x504000, 4, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, VMA_ANON_PRIVATE, 0, 0);
 	mm->vmas.v[2].reserved = true;
 	add_vma(mm, 0x508000, 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, VMA_ANON_PRIVATE, 0, 0);

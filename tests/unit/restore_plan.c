@@ -495,6 +495,61 @@ static void refusals(void)
 	expect_refusal(m, "vDSO");
 }
 
+static void add_kin(struct model *m, size_t task, taddr_t start, uint64_t pages, pid_t pid)
+{
+	struct kin_run run = { .start = start, .nr_pages = pages, .pid = pid };
+
+	if (VEC_PUSH(&mm_of(m, task)->kin, run))
+		abort();
+}
+
+static void expect_late(const struct restore_plan *p, size_t task, size_t i, taddr_t start, uint64_t pages, size_t source,
+			size_t first, size_t last)
+{
+	const late_ranges *late = &p->tasks.v[task].late;
+
+	if (i >= late->nr) {
+		EXPECT(false, "task %zu has %zu late ranges", task, late->nr);
+		return;
+	}
+	const struct late_range *l = &late->v[i];
+	EXPECT(l->start == start && l->end == start + pages * PAGE, "%zu.%zu: %llx-%llx", task, i, (unsigned long long)l->start,
+	       (unsigned long long)l->end);
+	EXPECT(l->source == (source == SIZE_MAX ? NULL : p->tasks.v[source].mm), "%zu.%zu: whose", task, i);
+	EXPECT(l->first == plan_fork_order(p, first) && l->last == plan_fork_order(p, last), "%zu.%zu: for whom", task, i);
+}
+
+/* 100 has the children 101, 102 and 104; 103 is a child of 102. */
+static void relatives_share(void)
+{
+	const taddr_t at = 0x200000000000;
+	struct model *m = one_task();
+
+	add_task(m, 101, 100, 100, 100);
+	add_task(m, 102, 100, 100, 100);
+	add_task(m, 103, 102, 100, 100);
+	add_task(m, 104, 100, 100, 100);
+	add_kin(m, 2, at, 2, 101);             /* sisters */
+	add_kin(m, 4, at + PAGE, 2, 101);
+	add_kin(m, 3, at + 3 * PAGE, 1, 100);  /* over a generation */
+	add_kin(m, 3, at + 4 * PAGE, 1, 101);  /* an aunt */
+	add_kin(m, 3, at + 5 * PAGE, 1, 4711); /* nobody */
+	add_kin(m, 1, at + 6 * PAGE, 1, 101);  /* itself */
+	add_kin(m, 0, at + 7 * PAGE, 1, 103);  /* a descendant */
+
+	struct restore_plan *p = plan_of(m);
+	EXPECT(p->tasks.v[0].late.nr == 4, "%zu", p->tasks.v[0].late.nr);
+	expect_late(p, 0, 0, at, 1, 1, 1, 2);
+	expect_late(p, 0, 1, at + PAGE, 1, 1, 1, 4);
+	expect_late(p, 0, 2, at + 2 * PAGE, 1, 1, 1, 4);
+	expect_late(p, 0, 3, at + 4 * PAGE, 1, 1, 1, 2);
+	EXPECT(p->tasks.v[2].late.nr == 2, "%zu", p->tasks.v[2].late.nr);
+	expect_late(p, 2, 0, at + 3 * PAGE, 1, SIZE_MAX, 3, 3);
+	expect_late(p, 2, 1, at + 4 * PAGE, 1, SIZE_MAX, 3, 3);
+	EXPECT(!p->tasks.v[1].late.nr && !p->tasks.v[3].late.nr && !p->tasks.v[4].late.nr, "of those without children");
+	done(p, m);
+}
+
 int main(void)
 {
 	messages = memfd_create("messages", MFD_CLOEXEC);
@@ -515,6 +570,7 @@ int main(void)
 	helpers_follow_tasks();
 	shared_tables();
 	zombies_have_no_ops();
+	relatives_share();
 	refusals();
 	return failures ? 1 : 0;
 }

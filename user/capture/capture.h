@@ -30,6 +30,12 @@ int capture_shmems(struct model *m, struct image_set *set, struct dump_stats *st
 int capture_memory_running(struct model *m, struct image_set *set, struct dump_stats *stats,
 			   int (*progress)(uint64_t done, uint64_t all));
 
+/*
+ * Fills mm.kin: which pages relatives have in common. The target may run: it is a hint for the restore. Returns 0 or a reported
+ * -ENOMEM.
+ */
+int capture_kin(struct model *m);
+
 /* Pipe contents and whatever else kinds have to read from the stopped target. */
 int capture_files(struct model *m);
 

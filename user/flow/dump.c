@@ -95,6 +95,8 @@ static int copy_memory(struct flow *f)
 	} else {
 		err = capture_memory(f->model, f->set, &f->stats, step_progress);
 	}
+	if (!err)
+		err = capture_kin(f->model);
 	progress_end();
 	f->stats.memdump_us = clock_us() - start;
 	return err;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "capture/capture.h"
 #include "flow/stages.h"
 #include "flow/steps.h"
 #include "flow/worker.h"
@@ -175,6 +176,8 @@ static int copy_after_cut(struct flow *f)
 	if (f->req->progress)
 		progress_begin("Copying memory");
 	int err = tracker_copy(f->tracker, f->model, f->set, &f->stats, step_progress);
+	if (!err)
+		err = capture_kin(f->model);
 	progress_end();
 	f->stats.memdump_us = clock_us() - start;
 	return err;

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include "base/log.h"
+#include "image/pagemap.h"
 #include "image/parts.h"
 
 /* The entry of a mapping, when it needs one. Returns -ENOMEM or 0. */
@@ -24,6 +25,25 @@ static int save_mapping(struct arena *a, const struct vma *vma, BcrMemoryEntry *
 	return 0;
 }
 
+static int save_kin(struct arena *a, const struct mm *mm, BcrMemoryEntry *msg)
+{
+	BcrKinEntry *entries = arena_alloc(a, mm->kin.nr * sizeof(*entries));
+
+	msg->kin = arena_alloc(a, mm->kin.nr * sizeof(*msg->kin));
+	if (!entries || !msg->kin)
+		return -ENOMEM;
+	VEC_FOREACH(run, &mm->kin) {
+		BcrKinEntry *e = &entries[msg->n_kin];
+
+		bcr_kin_entry__init(e);
+		e->start = run->start;
+		e->nr_pages = run->nr_pages;
+		e->pid = run->pid;
+		msg->kin[msg->n_kin++] = e;
+	}
+	return 0;
+}
+
 int save_memory_extra(struct arena *a, const struct mm *mm, BcrTaskEntry *task)
 {
 	BcrMemoryEntry *msg = arena_alloc(a, sizeof(*msg));
@@ -41,7 +61,9 @@ int save_memory_extra(struct arena *a, const struct mm *mm, BcrTaskEntry *task)
 	msg->has_lock_future = mm->lock_future != 0;
 	msg->lock_future = mm->lock_future;
 	msg->has_merge_all = msg->merge_all = mm->merge_all;
-	if (msg->n_mappings || msg->lock_future || msg->merge_all)
+	if (save_kin(a, mm, msg))
+		return -ENOMEM;
+	if (msg->n_mappings || msg->n_kin || msg->lock_future || msg->merge_all)
 		task->memory = msg;
 	return 0;
 }
@@ -58,6 +80,26 @@ static int load_mapping(const struct image_reader *r, const BcrMappingEntry *e, 
 				(unsigned long long)e->start);
 	vma->sealed = e->sealed;
 	vma->reserved = e->reserved;
+	return 0;
+}
+
+static int load_kin(const struct image_reader *r, const BcrMemoryEntry *msg, struct mm *mm)
+{
+	taddr_t behind = 0;
+
+	for (size_t i = 0; i < msg->n_kin; i++) {
+		const BcrKinEntry *e = msg->kin[i];
+		struct kin_run run = { .start = e->start, .nr_pages = e->nr_pages, .pid = (pid_t)e->pid };
+		int err = pagemap_check_run(r, e->start, e->nr_pages, IMAGE_USER_END);
+
+		if (err)
+			return err;
+		if (e->start < behind || run.pid <= 0)
+			return bad_file(r, "bcr-threads: pages in common with pid %u at 0x%llx", e->pid, (unsigned long long)e->start);
+		behind = e->start + e->nr_pages * MODEL_PAGE_SIZE;
+		if (VEC_PUSH(&mm->kin, run))
+			return fail(-ENOMEM, "%s/%s: read", r->path, r->name);
+	}
 	return 0;
 }
 
@@ -84,5 +126,5 @@ int load_memory_extra(const struct image_reader *r, const BcrTaskEntry *task, st
 		return bad_file(r, "bcr-threads: lock_future is %u", msg->lock_future);
 	mm->lock_future = msg->lock_future;
 	mm->merge_all = msg->merge_all;
-	return 0;
+	return load_kin(r, msg, mm);
 }

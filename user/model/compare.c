@@ -466,6 +466,18 @@ static void cmp_auxv(struct compare *c, const struct mm *a, const struct mm *b)
 	}
 }
 
+static void cmp_kin(struct compare *c, const struct mm *a, const struct mm *b)
+{
+	cmp_dec(c, "kin", a->kin.nr, b->kin.nr);
+	for (size_t i = 0; i < a->kin.nr && i < b->kin.nr; i++) {
+		const struct kin_run *x = &a->kin.v[i], *y = &b->kin.v[i];
+
+		cmp_hex(c, "kin start", x->start, y->start);
+		cmp_dec(c, "kin pages", x->nr_pages, y->nr_pages);
+		cmp_dec(c, "kin pid", x->pid, y->pid);
+	}
+}
+
 static void cmp_mm(struct compare *c, uint32_t ia, uint32_t ib)
 {
 	if (!cmp_id(c, "mm", ia, ib))
@@ -496,6 +508,7 @@ static void cmp_mm(struct compare *c, uint32_t ia, uint32_t ib)
 	HEX(coredump_filter);
 	cmp_auxv(c, a, b);
 	cmp_file_id(c, "exe", a->exe_file_id, b->exe_file_id);
+	cmp_kin(c, a, b);
 	cmp_vmas(c, a, b);
 	path_pop(c, len);
 }

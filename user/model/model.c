@@ -205,6 +205,7 @@ void model_destroy(struct model *m)
 		VEC_FREE(&(*mm)->auxv);
 		VEC_FREE(&(*mm)->vmas);
 		VEC_FREE(&(*mm)->pages);
+		VEC_FREE(&(*mm)->kin);
 		free(*mm);
 	}
 	VEC_FOREACH(s, &m->shmems)

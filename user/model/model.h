@@ -204,6 +204,13 @@ static inline bool page_run_has_contents(const struct page_run *run)
 
 enum { MM_DUMP_FILTER_UNKNOWN = UINT32_MAX };
 
+/* Pages that are the same page of memory as those of another process at the same addresses, but not as those of the parent. */
+struct kin_run {
+	taddr_t start;
+	uint64_t nr_pages;
+	pid_t pid; /* of mm.pid of the other, who comes before in the tree. A hint: it may be anybody */
+};
+
 struct mm {
 	uint32_t id;
 	pid_t pid; /* of the task whose images (mm-PID, pagemap-PID) carry it */
@@ -221,6 +228,7 @@ struct mm {
 	bool remapped;        /* observe only: `vmas` are those of the stop, after a look before it that showed others */
 	uint32_t pages_id;    /* pages-N.img; 0: none */
 	page_runs pages;
+	VEC(struct kin_run) kin; /* ascending, not overlapping */
 };
 
 enum shmem_sort {

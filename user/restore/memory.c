@@ -39,6 +39,7 @@ struct last_file {
 struct filling {
 	struct restore *r;
 	const struct task_plan *tp;
+	const struct mm *contents; /* whose */
 	const struct vma *vma;
 	uint8_t *at;       /* in this process */
 	bool inherited;    /* the part that is being filled */
@@ -157,7 +158,7 @@ static int drop(struct filling *fl, taddr_t start, taddr_t end)
 
 static int fill(struct filling *fl, taddr_t from, taddr_t to)
 {
-	const struct mm *mm = fl->tp->mm;
+	const struct mm *mm = fl->contents;
 	taddr_t done = from;
 
 	for (size_t i = first_run(mm, from); i < mm->pages.nr && mm->pages.v[i].start < to; i++) {
@@ -410,6 +411,40 @@ static int complete(struct filling *fl, const struct mm *parent)
 	return missing || has_pages(fl->tp->mm, vma) ? make_writable(fl) : 0;
 }
 
+/* Index of the first late range that ends behind `addr`. */
+static size_t first_late(const late_ranges *all, taddr_t addr)
+{
+	size_t lo = 0, hi = all->nr;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (all->v[mid].end <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* What children have to inherit as this process has inherited it is left alone for now. */
+static int fill_unless_late(struct filling *fl, taddr_t from, taddr_t to)
+{
+	const late_ranges *all = &fl->tp->late;
+
+	for (size_t i = first_late(all, from); i < all->nr && all->v[i].start < to; i++) {
+		const struct late_range *late = &all->v[i];
+
+		if (late->source)
+			continue;
+		int err = late->start > from ? fill(fl, from, late->start) : 0;
+		if (err)
+			return err;
+		from = late->end;
+	}
+	return from < to ? fill(fl, from, to) : 0;
+}
+
 static int map_or_inherit(struct filling *fl, const struct mm *parent)
 {
 	const struct vma *vma = fl->vma;
@@ -422,7 +457,7 @@ static int map_or_inherit(struct filling *fl, const struct mm *parent)
 		struct part part = next_part(parent, vma, &i, at);
 
 		fl->inherited = part.inherited;
-		err = fill(fl, part.start, part.end);
+		err = part.inherited ? fill_unless_late(fl, part.start, part.end) : fill(fl, part.start, part.end);
 		at = part.end;
 	}
 	return err;
@@ -471,7 +506,7 @@ int task_map_memory(struct restore *r, const struct task_plan *tp, const struct 
 	if (!buf)
 		return fail(-ENOMEM, "pid %d: buffer for its memory", tp->task->pid);
 	VEC_FOREACH(vma, &tp->mm->vmas) {
-		struct filling fl = { .r = r, .tp = tp, .vma = vma, .buf = buf, .from = &from, .file = &file };
+		struct filling fl = { .r = r, .tp = tp, .contents = tp->mm, .vma = vma, .buf = buf, .from = &from, .file = &file };
 
 		if (!err && !(vma->status & (VMA_VDSO | VMA_VVAR)))
 			err = map_vma(&fl, parent);
@@ -479,6 +514,91 @@ int task_map_memory(struct restore *r, const struct task_plan *tp, const struct 
 			err = lock(&fl);
 	}
 	forget_file(&file);
+	pages_reader_close(&from);
+	return err;
+}
+
+/* --- what children have in common --- */
+
+/* Puts the contents that `fl` says into this process's private mappings. Their protection is set right by the restorer. */
+static int put_contents(struct filling *fl, taddr_t start, taddr_t end)
+{
+	const struct mm *mm = fl->tp->mm;
+	int err = 0;
+
+	for (size_t i = first_vma(mm, start); !err && i < mm->vmas.nr && mm->vmas.v[i].start < end; i++) {
+		const struct vma *vma = &mm->vmas.v[i];
+
+		if (!(vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)) || vma->status & (VMA_VDSO | VMA_VVAR))
+			continue;
+		fl->vma = vma;
+		fl->at = (void *)(uintptr_t)plan_vma_at(fl->r->plan, vma);
+		fl->writable = false;
+		err = fill(fl, vma->start > start ? vma->start : start, vma->end < end ? vma->end : end);
+	}
+	return err;
+}
+
+/* Does somebody still need other contents there, when this child is forked? Equal ranges stand side by side. */
+static bool is_needed(const late_ranges *all, size_t at, uint64_t order)
+{
+	size_t i = at;
+
+	while (i && all->v[i - 1].start == all->v[at].start)
+		i--;
+	for (; i < all->nr && all->v[i].start == all->v[at].start; i++) {
+		if (all->v[i].first <= order && order <= all->v[i].last)
+			return true;
+	}
+	return false;
+}
+
+static int put_own(struct filling *fl, late_ranges *all, uint64_t order)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < all->nr; i++) {
+		struct late_range *late = &all->v[i];
+
+		if (late->done || late->last >= order)
+			continue;
+		late->done = true;
+		if (!is_needed(all, i, order))
+			err = put_contents(fl, late->start, late->end);
+	}
+	return err;
+}
+
+static int put_of_others(struct filling *fl, const late_ranges *all, uint64_t order)
+{
+	struct pages_reader *from = fl->from;
+	int err = 0;
+
+	VEC_FOREACH(late, all) {
+		if (err || !late->source || late->first != order)
+			continue;
+		if (fl->contents != late->source) {
+			pages_reader_close(from);
+			*from = (struct pages_reader){ .dirfd = fl->r->opts.images_dirfd, .pages_id = late->source->pages_id };
+			fl->contents = late->source;
+		}
+		err = put_contents(fl, late->start, late->end);
+	}
+	return err;
+}
+
+int task_memory_before_fork(struct restore *r, size_t index, uint64_t order)
+{
+	struct task_plan *tp = &r->plan->tasks.v[index];
+
+	if (!tp->late.nr)
+		return 0;
+	struct pages_reader from = { .dirfd = r->opts.images_dirfd, .pages_id = tp->mm->pages_id };
+	_cleanup_free_ uint8_t *buf = malloc(CHUNK_BYTES);
+	struct filling fl = { .r = r, .tp = tp, .contents = tp->mm, .buf = buf, .from = &from, .inherited = true };
+	int err = buf ? put_own(&fl, &tp->late, order) : fail(-ENOMEM, "pid %d: buffer for its memory", tp->task->pid);
+	if (!err)
+		err = put_of_others(&fl, &tp->late, order);
 	pages_reader_close(&from);
 	return err;
 }

@@ -81,7 +81,9 @@ static int plan_all(struct restore_plan *p, bool shell_job)
 	if (err)
 		return err;
 	plan_fds(p);
-	err = plan_addresses(p);
+	err = plan_kin(p);
+	if (!err)
+		err = plan_addresses(p);
 	VEC_FOREACH(tp, &p->tasks) {
 		if (!err && tp->mm)
 			err = plan_task_ops(p, tp);
@@ -113,6 +115,7 @@ void restore_plan_destroy(struct restore_plan *p)
 		VEC_FOREACH(th, &tp->threads)
 			VEC_FREE(&th->ops);
 		VEC_FREE(&tp->threads);
+		VEC_FREE(&tp->late);
 		VEC_FREE(&tp->area);
 	}
 	VEC_FREE(&p->tasks);

@@ -60,12 +60,22 @@ struct thread_plan {
 	VEC(struct plan_op) ops;
 };
 
+/* Pages in which this process holds other contents than its own while it forks some of its children (kin.c). */
+struct late_range {
+	taddr_t start, end;
+	const struct mm *source;  /* whose contents; NULL: those it has inherited */
+	uint64_t first, last;     /* from which child on to which: plan_fork_order() */
+	bool done;                /* in the process: it has its own contents since */
+};
+typedef VEC(struct late_range) late_ranges;
+
 struct task_plan {
 	const struct task *task; /* of the model; of plan.helpers for a helper */
 	const struct mm *mm;     /* NULL for a zombie and for a helper */
 	struct tree_birth birth; /* as there, but `parent` of the root is TREE_OUTSIDE; indices are those of plan.tasks */
 	bool is_helper;
 	int fd_exe;              /* number for its executable; differs among tasks that share a table of descriptors */
+	late_ranges late;        /* ascending; two of them are apart, or equal and of different sources */
 	VEC(struct thread_plan) threads; /* the leader first */
 	VEC(uint8_t) area;       /* contents of the restorer area, from plan.area on */
 	uint64_t area_bytes;     /* with the stacks behind the contents */
@@ -103,6 +113,12 @@ taddr_t plan_vma_at(const struct restore_plan *p, const struct vma *vma);
 
 /* How everybody is made: fills `birth` of each task, and adds the helpers. Refuses what cannot be built. */
 int plan_tree(struct restore_plan *p, bool shell_job);
+
+/* Fills task_plan.late from the hints of the images. Failure has been reported. */
+int plan_kin(struct restore_plan *p);
+
+/* A number that is the smaller the earlier a task is forked, among those of one maker. */
+uint64_t plan_fork_order(const struct restore_plan *p, size_t index);
 
 /* Addresses: the hole and everything in it. */
 int plan_addresses(struct restore_plan *p);
@@ -182,6 +198,9 @@ int task_map_memory(struct restore *r, const struct task_plan *tp, const struct 
 
 /* Opens the executable. The last descriptor that a task needs for itself. */
 int task_open_exe(struct restore *r, const struct task_plan *tp);
+
+/* Puts into late ranges what the child has to inherit that is forked next: plan_fork_order() of it; UINT64_MAX: none is. */
+int task_memory_before_fork(struct restore *r, size_t index, uint64_t order);
 
 /* Puts descriptors, working directory, root and umask in place; of those that are shared, only the first task does. */
 int task_install_files(struct restore *r, const struct task_plan *tp);

@@ -144,6 +144,9 @@ static int fork_made(struct restore *r, size_t index, bool early, const struct m
 
 		if (birth->maker != index || birth->early != early)
 			continue;
+		int err = mm ? task_memory_before_fork(r, index, plan_fork_order(r->plan, i)) : 0;
+		if (err)
+			return err;
 		pid_t pid = task_fork(r, i, mm);
 		if (pid < 0)
 			return pid;
@@ -427,15 +430,16 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 	int err = task_map_memory(r, tp, inherited);
 
 	if (!err)
-		note_rseq(r, tp);
-	if (!err)
 		err = fork_made(r, index, true, tp->mm);
 	if (!err)
 		err = join_session(t);
 	if (!err)
 		err = fork_made(r, index, false, tp->mm);
+	if (!err)
+		err = task_memory_before_fork(r, index, UINT64_MAX);
 	if (err)
 		return err;
+	note_rseq(r, tp);
 	control_arrive(r->control);
 	control_wait_phase(r, PHASE_TASKS);
 	err = join_group(r, t);
