@@ -305,13 +305,17 @@ static inline struct fdtable *make_files(struct model *m, struct tty *tty)
 	f = make_file(m, FILE_PIPE, NULL);
 	f->flags = O_RDONLY;
 	f->pipe.pipe_id = p->id;
+	VEC_PUSH(&p->files, f->id);
 	add_fd(t, fd++, f, false);
 	f = make_file(m, FILE_PIPE, NULL);
 	f->flags = O_WRONLY;
 	f->pipe.pipe_id = p->id;
+	VEC_PUSH(&p->files, f->id);
 	add_fd(t, fd++, f, false);
 	f = make_file(m, FILE_FIFO, "/tmp/fifo");
-	f->pipe.pipe_id = make_pipe(m, 3)->id;
+	p = make_pipe(m, 3);
+	f->pipe.pipe_id = p->id;
+	VEC_PUSH(&p->files, f->id);
 	add_fd(t, fd++, f, false);
 
 	struct file *efd = make_file(m, FILE_EVENTFD, NULL);

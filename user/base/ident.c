@@ -51,8 +51,9 @@ int ident_map_add(struct ident_map *map, uint64_t ident, uint32_t value)
 		if (err)
 			return err;
 	}
-	*slot_of(map, ident) = (struct ident_slot){ .ident = ident, .value = value };
-	map->nr++;
+	struct ident_slot *slot = slot_of(map, ident);
+	map->nr += !slot->ident;
+	*slot = (struct ident_slot){ .ident = ident, .value = value };
 	return 0;
 }
 

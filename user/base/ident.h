@@ -13,7 +13,7 @@ struct ident_map {
 	size_t cap, nr;
 };
 
-/* Remembers `value` for `ident` (not 0, not known yet). Returns 0 or -ENOMEM. */
+/* Remembers `value` for `ident` (not 0), in place of an older one. Returns 0 or -ENOMEM. */
 int ident_map_add(struct ident_map *map, uint64_t ident, uint32_t value);
 
 /* The value of `ident`, or 0 when it is not known. */

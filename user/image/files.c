@@ -143,11 +143,13 @@ static int save_fdtable(struct save *s, const struct fdtable *table)
 	return writer_close(&w);
 }
 
-static bool pipe_is_fifo(const struct model *m, uint32_t pipe_id)
+static bool pipe_is_fifo(const struct model *m, const struct pipe *p)
 {
-	VEC_FOREACH(f, &m->files) {
-		if ((*f)->type == FILE_FIFO && (*f)->pipe.pipe_id == pipe_id)
-			return true;
+	VEC_FOREACH(id, &p->files) {
+		const struct file *f = model_find_file(m, *id);
+
+		if (f)
+			return f->type == FILE_FIFO;
 	}
 	return false;
 }
@@ -161,7 +163,7 @@ static int save_pipes(struct save *s, bool fifos, uint32_t magic, const char *na
 	VEC_FOREACH(p, &s->m->pipes) {
 		PipeDataEntry e = PIPE_DATA_ENTRY__INIT;
 
-		if (pipe_is_fifo(s->m, (*p)->id) != fifos)
+		if (pipe_is_fifo(s->m, *p) != fifos)
 			continue;
 		e.pipe_id = (*p)->id;
 		e.bytes = (*p)->len_bytes;

@@ -57,7 +57,7 @@ static int fifo_load(struct model *m, const FileEntry *msg, struct file *f)
 	if (!f->path)
 		return fail(0, "FIFO %u: it has no path", f->id);
 	f->pipe.pipe_id = e->pipe_id;
-	return 0;
+	return ring_add_file(m, f) ? fail(-ENOMEM, "FIFO %u: note it", f->id) : 0;
 }
 
 /*

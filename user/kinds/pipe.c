@@ -41,6 +41,8 @@ static int pipe_load(struct model *m, const FileEntry *msg, struct file *f)
 	if (!e || e->id != f->id || !e->pipe_id)
 		return fail(0, "pipe %u: its entry is damaged", f->id);
 	f->pipe.pipe_id = e->pipe_id;
+	if (ring_add_file(m, f))
+		return fail(-ENOMEM, "pipe %u: note it", f->id);
 	return common_load("pipe", e->flags, e->fown, f);
 }
 
@@ -57,10 +59,12 @@ static const struct file *other_end(const struct restore_ctx *ctx, const struct 
 {
 	uint32_t want = (f->flags & O_ACCMODE) == O_RDONLY ? O_WRONLY : O_RDONLY;
 
-	VEC_FOREACH(other, &ctx->m->files) {
-		const struct file *o = *other;
+	const struct pipe *p = model_find_pipe(ctx->m, f->pipe.pipe_id);
 
-		if (o->type == FILE_PIPE && o->pipe.pipe_id == f->pipe.pipe_id && (o->flags & O_ACCMODE) == want)
+	for (size_t i = 0; p && i < p->files.nr; i++) {
+		const struct file *o = model_find_file(ctx->m, p->files.v[i]);
+
+		if (o && o->type == FILE_PIPE && (o->flags & O_ACCMODE) == want)
 			return o;
 	}
 	return NULL;

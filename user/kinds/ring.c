@@ -22,18 +22,24 @@
 #include "sys/proc.h"
 
 /* FIFOs of several file systems may have equal inode numbers: the path tells them apart, pipes have pipefs to themselves. */
-static struct pipe *find_ring(const struct model *m, const struct file *f, uint64_t ino)
+static uint64_t ring_ident(const struct file *f, uint64_t ino)
 {
-	VEC_FOREACH(other, &m->files) {
-		const struct file *o = *other;
+	return ident_mix_string(ident_mix(ident_mix(0, f->type), ino), f->type == FILE_FIFO ? f->path : NULL);
+}
 
-		if (o == f || o->type != f->type || !o->pipe.pipe_id)
-			continue;
-		struct pipe *p = model_find_pipe(m, o->pipe.pipe_id);
-		if (p && p->ino == ino && (f->type == FILE_PIPE || (o->path && f->path && !strcmp(o->path, f->path))))
-			return p;
-	}
-	return NULL;
+int ring_add_file(struct model *m, const struct file *f)
+{
+	struct pipe *p = model_find_pipe(m, f->pipe.pipe_id);
+
+	return p ? VEC_PUSH(&p->files, f->id) : 0;
+}
+
+/* The i-th open file of a ring, or NULL when it is not there any more. */
+static const struct file *file_of(const struct model *m, const struct pipe *p, size_t i)
+{
+	const struct file *f = model_find_file(m, p->files.v[i]);
+
+	return f && f->pipe.pipe_id == p->id ? f : NULL;
 }
 
 /* As one of its descriptors shows it. */
@@ -56,16 +62,19 @@ int ring_refresh(const struct collect_ctx *ctx, const struct observed_file *of, 
 int ring_collect(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f)
 {
 	const struct file_record *rec = &of->rec;
-	struct pipe *p = find_ring(ctx->m, f, rec->ino);
+	uint64_t ident = ring_ident(f, rec->ino);
+	struct pipe *p = model_find_pipe(ctx->m, ident_map_find(&ctx->m->rings, ident));
 
 	if (!p) {
 		p = model_add_pipe(ctx->m, 0);
-		if (!p)
+		if (!p || ident_map_add(&ctx->m->rings, ident, p->id))
 			return fail(-ENOMEM, "pid %u fd %d: note a pipe", rec->tgid, rec->fd);
 		p->ino = rec->ino;
 		note_ends(p, rec);
 	}
 	f->pipe.pipe_id = p->id;
+	if (ring_add_file(ctx->m, f))
+		return fail(-ENOMEM, "pid %d fd %d: note a pipe", rec->tgid, rec->fd);
 	return common_collect_owner(ctx, of, f);
 }
 
@@ -81,10 +90,10 @@ static struct ends count_ends(const struct model *m, const struct pipe *p, enum 
 {
 	struct ends n = {};
 
-	VEC_FOREACH(file, &m->files) {
-		const struct file *f = *file;
+	for (size_t i = 0; i < p->files.nr; i++) {
+		const struct file *f = file_of(m, p, i);
 
-		if (f->type != type || f->pipe.pipe_id != p->id)
+		if (!f || f->type != type)
 			continue;
 		n.is_type = true;
 		n.path = f->path;
@@ -182,12 +191,12 @@ int ring_finish(const struct collect_ctx *ctx, enum file_type type)
 
 /* --- content --- */
 
-static bool is_packet_mode(const struct model *m, uint32_t pipe_id)
+static bool is_packet_mode(const struct model *m, const struct pipe *p)
 {
-	VEC_FOREACH(file, &m->files) {
-		const struct file *f = *file;
+	for (size_t i = 0; i < p->files.nr; i++) {
+		const struct file *f = file_of(m, p, i);
 
-		if (f->type == FILE_PIPE && f->pipe.pipe_id == pipe_id && f->flags & O_DIRECT && common_can_write(f))
+		if (f && f->type == FILE_PIPE && f->flags & O_DIRECT && common_can_write(f))
 			return true;
 	}
 	return false;
@@ -253,7 +262,7 @@ int ring_dump(struct model *m, struct file *f, pid_t pid, int fd)
 		p->size_bytes = size;
 	if (err)
 		return fail(err, "pid %d fd %d: look into the pipe", pid, fd);
-	if (len > 0 && is_packet_mode(m, p->id))
+	if (len > 0 && is_packet_mode(m, p))
 		return unsupported("pid %d fd %d: a pipe in packet mode (O_DIRECT) holds %d bytes, which is not supported",
 				   pid, fd, len);
 	if (len > 0)
@@ -266,10 +275,12 @@ int ring_dump(struct model *m, struct file *f, pid_t pid, int fd)
 
 int ring_held(const struct restore_ctx *ctx, const struct file *f)
 {
-	VEC_FOREACH(other, &ctx->m->files) {
-		const struct file *o = *other;
+	const struct pipe *p = model_find_pipe(ctx->m, f->pipe.pipe_id);
 
-		if (o == f || o->type != f->type || o->pipe.pipe_id != f->pipe.pipe_id)
+	for (size_t i = 0; p && i < p->files.nr; i++) {
+		const struct file *o = file_of(ctx->m, p, i);
+
+		if (!o || o == f)
 			continue;
 		int fd = ctx->held_fd(ctx, o->id);
 		if (fd >= 0)

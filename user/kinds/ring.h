@@ -8,6 +8,9 @@
 int ring_collect(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f);
 int ring_refresh(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f);
 
+/* Notes, of a loaded file, which ring it is open on. -ENOMEM or 0. */
+int ring_add_file(struct model *m, const struct file *f);
+
 /* Refuses rings of files of this type that are open outside the tree as well. Returns like collect. */
 int ring_finish(const struct collect_ctx *ctx, enum file_type type);
 

@@ -122,6 +122,13 @@ static void task_deinit(struct task *t)
 	VEC_FREE(&t->timers);
 }
 
+static void pipe_destroy(struct pipe *p)
+{
+	VEC_FREE(&p->files);
+	free(p->data);
+	free(p);
+}
+
 static void file_destroy(struct file *f)
 {
 	if (f->type == FILE_EPOLL)
@@ -187,8 +194,7 @@ int model_prune_files(struct model *m)
 			m->pipes.v[nr++] = *p;
 			continue;
 		}
-		free((*p)->data);
-		free(*p);
+		pipe_destroy(*p);
 	}
 	m->pipes.nr = nr;
 	free(used);
@@ -218,10 +224,9 @@ void model_destroy(struct model *m)
 	}
 	VEC_FOREACH(f, &m->files)
 		file_destroy(*f);
-	VEC_FOREACH(p, &m->pipes) {
-		free((*p)->data);
-		free(*p);
-	}
+	VEC_FOREACH(p, &m->pipes)
+		pipe_destroy(*p);
+	ident_map_deinit(&m->rings);
 	VEC_FOREACH(t, &m->ttys)
 		free(*t);
 	VEC_FREE(&m->tasks);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/ident.h"
 #include "base/vec.h"
 #include "model/cpu-x86_64.h"
 
@@ -394,6 +395,7 @@ struct file {
 
 struct pipe {
 	uint32_t id;
+	VEC(uint32_t) files; /* ids of those that are open on it, and of some that have been closed */
 	uint64_t ino;        /* observe only: identity */
 	uint32_t size_bytes; /* F_GETPIPE_SZ */
 	uint8_t *data;       /* owned */
@@ -434,6 +436,7 @@ struct model {
 	VEC(struct file *) files;
 	VEC(struct pipe *) pipes;
 	VEC(struct tty *) ttys;
+	struct ident_map rings;        /* observe only: identity of a pipe or FIFO → its id in pipes */
 	uint32_t next_id;              /* ids are unique over all object classes, from 1 */
 };
 

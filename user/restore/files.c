@@ -14,15 +14,6 @@
 #include "kinds/kinds.h"
 #include "restore/files.h"
 
-const struct task *plan_table_owner(const struct model *m, uint32_t files_id)
-{
-	VEC_FOREACH(t, &m->tasks) {
-		if (files_id && t->files_id == files_id)
-			return t;
-	}
-	return NULL;
-}
-
 /* Position of a file in the model: its held number is fd_files + that. */
 static ssize_t file_index(const struct model *m, uint32_t file_id)
 {
@@ -93,16 +84,26 @@ static struct restore_ctx context(struct restore *r, const struct task *self)
 	};
 }
 
-/* Is the file behind a descriptor, and not only a mapping, an executable or a directory? */
-static bool has_descriptor(const struct model *m, uint32_t file_id)
+/*
+ * Where each file is held first: the process in which its relations are made. Files that are only mapped, executables or directories
+ * have no descriptor.
+ */
+static int find_owners(struct restore *r)
 {
-	VEC_FOREACH(table, &m->fdtables) {
-		VEC_FOREACH(fd, &(*table)->fds) {
-			if (fd->file_id == file_id)
-				return true;
+	r->owners = calloc(r->m->files.nr + 1, sizeof(*r->owners));
+	if (!r->owners)
+		return fail(-ENOMEM, "list of open files");
+	VEC_FOREACH(t, &r->m->tasks) {
+		const struct fdtable *table = model_find_fdtable(r->m, t->files_id);
+
+		for (size_t k = 0; table && k < table->fds.nr; k++) {
+			ssize_t i = file_index(r->m, table->fds.v[k].file_id);
+
+			if (i >= 0 && !r->owners[i].pid)
+				r->owners[i] = (struct file_owner){ .pid = t->pid, .fd = table->fds.v[k].fd };
 		}
 	}
-	return false;
+	return 0;
 }
 
 /* Moves a descriptor to the number the plan has for it. */
@@ -133,17 +134,16 @@ static int hold_file(struct restore *r, const struct file *f, int number)
 
 int files_hold(struct restore *r)
 {
-	for (size_t i = 0; i < r->m->files.nr; i++) {
+	int err = find_owners(r);
+
+	for (size_t i = 0; !err && i < r->m->files.nr; i++) {
 		const struct file *f = r->m->files.v[i];
 
 		/* A pipe's second end has come with the first. */
-		if (!has_descriptor(r->m, f->id) || fcntl(r->plan->fd_files + i, F_GETFD) >= 0)
-			continue;
-		int err = hold_file(r, f, r->plan->fd_files + i);
-		if (err)
-			return err;
+		if (r->owners[i].pid && fcntl(r->plan->fd_files + i, F_GETFD) < 0)
+			err = hold_file(r, f, r->plan->fd_files + i);
 	}
-	return 0;
+	return err;
 }
 
 void files_release(struct restore *r)
@@ -151,34 +151,16 @@ void files_release(struct restore *r)
 	syscall(SYS_close_range, r->plan->fd_files, r->plan->fd_files + (unsigned)r->plan->nr_fds, 0);
 }
 
-/* The process in which a file's relations are made: the first one that has a descriptor of it. */
-static int connect_owner(const struct model *m, uint32_t file_id, pid_t *ret_pid)
-{
-	VEC_FOREACH(t, &m->tasks) {
-		const struct fdtable *table = model_find_fdtable(m, t->files_id);
-
-		if (!table)
-			continue;
-		VEC_FOREACH(fd, &table->fds) {
-			if (fd->file_id == file_id) {
-				*ret_pid = t->pid;
-				return fd->fd;
-			}
-		}
-	}
-	return -1;
-}
-
 static int connect_files(struct restore *r, const struct task *self, const struct fdtable *table)
 {
 	struct restore_ctx ctx = context(r, self);
 
 	VEC_FOREACH(fd, &table->fds) {
-		const struct file *f = model_find_file(r->m, fd->file_id);
+		ssize_t i = file_index(r->m, fd->file_id);
+		const struct file *f = i < 0 ? NULL : r->m->files.v[i];
 		const struct kind *kind = f ? kind_of_type(f->type) : NULL;
-		pid_t owner = 0;
 
-		if (!kind || !kind->connect || connect_owner(r->m, f->id, &owner) != fd->fd || owner != self->pid)
+		if (!kind || !kind->connect || r->owners[i].pid != self->pid || r->owners[i].fd != fd->fd)
 			continue;
 		int err = kind->connect(&ctx, f, fd->fd);
 		if (err)

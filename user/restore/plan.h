@@ -140,9 +140,6 @@ enum { DUMPABLE_BY_ROOT = 2 }; /* mm.dumpable: what fs.suid_dumpable gives to pr
 
 bool plan_same_groups(const struct thread *a, const struct thread *b);
 
-/* The first task of the model that has this descriptor table. */
-const struct task *plan_table_owner(const struct model *m, uint32_t files_id);
-
 struct restore {
 	const struct model *m;
 	struct restore_options opts;
@@ -158,6 +155,10 @@ struct restore {
 	bool made_subreaper;
 	bool shares_table;                /* in a task: its descriptors are also those of another, who puts them in place */
 	VEC(int) segments;                /* System V: numbers of those that this restore has made */
+	struct file_owner {
+		pid_t pid; /* 0: no descriptor leads to it */
+		int fd;
+	} *owners;                        /* per file of the model: the process that has it first */
 	uint8_t *stops;                   /* per task: a SIGSTOP came while it was traced */
 	struct rlimit nofile;             /* bcr's own limit, as it was */
 };

@@ -126,6 +126,7 @@ void restore_destroy(struct restore *r)
 	if (r->nofile.rlim_cur != RLIM_INFINITY)
 		setrlimit(RLIMIT_NOFILE, &r->nofile);
 	restore_plan_destroy(r->plan);
+	free(r->owners);
 	free(r->stops);
 	free(r);
 }
