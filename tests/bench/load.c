@@ -4,8 +4,10 @@
  *   mib=N        private anonymous memory, in 4 KiB pages
  *   threads=N    threads in all; those without another task sleep
  *   processes=N  processes in all; the children sleep
+ *   chain=1      each of them is the child of the one before
  *   mappings=N   that many mappings of a page each
  *   files=N      that many descriptors
+ *   pending=N    that many signals wait for the first thread
  *   write=N      MB/s that writer threads dirty, at random pages; 100000 and more: as fast as they can
  *   writers=N    how many threads share that (default 1)
  *   new-files=N, new-mappings=N   that many times a second a descriptor or a mapping comes and goes
@@ -62,7 +64,7 @@ struct figures {
 };
 
 static struct {
-	size_t mib, threads, processes, mappings, files, write, writers, new_files, new_mappings, sample;
+	size_t mib, threads, processes, mappings, files, write, writers, new_files, new_mappings, sample, chain, pending;
 } want = { .mib = 64, .threads = 1, .processes = 1, .writers = 1, .sample = 1 };
 
 static const struct {
@@ -72,7 +74,7 @@ static const struct {
 	{ "mib", &want.mib },		  { "threads", &want.threads },	  { "processes", &want.processes },
 	{ "mappings", &want.mappings },	  { "files", &want.files },	  { "write", &want.write },
 	{ "writers", &want.writers },	  { "new-files", &want.new_files }, { "new-mappings", &want.new_mappings },
-	{ "sample", &want.sample },
+	{ "sample", &want.sample },	  { "chain", &want.chain },	  { "pending", &want.pending },
 };
 enum { NR_SETTINGS = sizeof(settings) / sizeof(settings[0]) };
 
@@ -303,17 +305,37 @@ static void start_threads(void)
 /* Children that do nothing, and end with their parent: by themselves when it dies first. */
 static void start_processes(int ready_fd)
 {
+	pid_t first = getpid();
+
 	for (size_t i = 1; i < want.processes; i++) {
 		pid_t pid = fork();
 
 		if (pid < 0)
 			die("processes");
-		if (pid)
-			continue;
-		close(ready_fd);
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		sleeper(NULL);
+		if (!pid)
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* Of a chain, the new one goes on. */
+		if (!want.chain == !pid)
+			break;
 	}
+	if (getpid() == first)
+		return;
+	close(ready_fd);
+	sleeper(NULL);
+}
+
+static void send_signals(void)
+{
+	union sigval value = {};
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN);
+	if (pthread_sigmask(SIG_BLOCK, &set, NULL))
+		die("pending signals");
+	for (size_t i = 0; i < want.pending; i++)
+		if (pthread_sigqueue(pthread_self(), SIGRTMIN, value))
+			die("pending signals");
 }
 
 /* What this thread knows of itself. */
@@ -428,6 +450,7 @@ int main(int argc, char **argv)
 			return 2;
 	sigset_t term, before;
 
+	send_signals();
 	/* Comes when it is waited for, or while the clock is sampled. */
 	sigemptyset(&term);
 	sigaddset(&term, SIGTERM);
