@@ -20,6 +20,7 @@ static void usage(void)
 	fputs("await [-t SECONDS] exit PID           until the process is gone and reaped\n"
 	      "await [-t SECONDS] file PATH          until the file is there and not empty\n"
 	      "await [-t SECONDS] number PATH N      until the number in the file is N or more\n"
+	      "await [-t SECONDS] field PATH K N     until the K-th number in the file, from 1, is N or more\n"
 	      "await [-t SECONDS] text PATH STRING   until the file holds the string\n"
 	      "await [-t SECONDS] size PATH BYTES    until the file is that large\n"
 	      "await [-t SECONDS] entries DIR SUFFIX N  until N names in the directory end so\n"
@@ -64,8 +65,19 @@ static bool await_exit(pid_t pid)
 	return true;
 }
 
-static bool file_has(const char *path, const char *what, const char *arg)
+/* The k-th word, from 1. */
+static const char *word_at(const char *text, int k)
 {
+	for (; k > 1 && text; k--) {
+		text = strchr(text, ' ');
+		text += text != NULL;
+	}
+	return text;
+}
+
+static bool file_has(const char *path, const char *what, char **args)
+{
+	const char *arg = args[0];
 	static char buf[1 << 20];
 	FILE *f = fopen(path, "re");
 
@@ -78,6 +90,11 @@ static bool file_has(const char *path, const char *what, const char *arg)
 		return len > 0;
 	if (!strcmp(what, "number"))
 		return isdigit((unsigned char)buf[0]) && strtoll(buf, NULL, 10) >= strtoll(arg, NULL, 10);
+	if (!strcmp(what, "field")) {
+		const char *word = word_at(buf, atoi(args[0]));
+
+		return word && isdigit((unsigned char)*word) && strtoll(word, NULL, 10) >= strtoll(args[1], NULL, 10);
+	}
 	return memmem(buf, len, arg, strlen(arg)) != NULL;
 }
 
@@ -108,7 +125,7 @@ static bool is_so(const char *what, char **args)
 		return directory_has(args[0], args[1], atoi(args[2]));
 	if (!strcmp(what, "size"))
 		return stat(args[0], &st) == 0 && st.st_size >= atoll(args[1]);
-	return file_has(args[0], what, args[1]);
+	return file_has(args[0], what, args + 1);
 }
 
 static bool await_file(const char *what, char **args)
@@ -183,7 +200,7 @@ int main(int argc, char **argv)
 		return !await_exit(atoi(argv[2]));
 	if ((argc == 3 && !strcmp(argv[1], "file")) ||
 	    (argc == 4 && (!strcmp(argv[1], "number") || !strcmp(argv[1], "text") || !strcmp(argv[1], "size"))) ||
-	    (argc == 5 && !strcmp(argv[1], "entries")))
+	    (argc == 5 && (!strcmp(argv[1], "entries") || !strcmp(argv[1], "field"))))
 		return !await_file(argv[1], argv + 2);
 	if (argc == 4 && !strcmp(argv[1], "state"))
 		return !await_state(argv[2], argv[3]);
