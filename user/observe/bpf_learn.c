@@ -20,7 +20,7 @@
 #include "observe/bpf.h"
 #include "sys/uapi.h"
 
-enum { SELF_TRIES = 100 };
+enum { SELF_TRIES = 100, CHILD_TRIES = 3 };
 
 /* What is compared. */
 struct words {
@@ -219,7 +219,8 @@ int bpf_learn(struct bpf_state *s)
 	/* What was read last is bcr itself still. */
 	if (!err)
 		err = bpf_vmas_learn(s);
-	if (!err)
+	/* Every kernel has PR_SET_TSC: when its flag was not found another one had come with it, which is an accident. */
+	for (int i = 0; i < CHILD_TRIES && !err && !s->learned.no_tsc; i++)
 		err = learn_from_children(s);
 	log_debug("learned: mm flags %#llx %#llx %#llx %#llx %#llx, thread flags %#llx, Landlock's word %d",
 		  (unsigned long long)s->learned.thp, (unsigned long long)s->learned.thp_except,
