@@ -245,7 +245,7 @@ static bool kill_once(pid_t target_pid, int call, unsigned delay_us)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		fatal_call = call;
 		fatal_delay_us = delay_us;
-		_exit(capture_userfaultfd(target_pid, &fd) ? 1 : 0);
+		_exit(capture_userfaultfd(target_pid, NULL, &fd) ? 1 : 0);
 	}
 	if (waitpid(pid, &status, 0) != pid || (WIFEXITED(status) && WEXITSTATUS(status))) {
 		printf("FAIL: the userfaultfd could not be had\n");

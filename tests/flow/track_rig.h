@@ -141,7 +141,7 @@ static inline void rig_start(struct rig *r, int (*target)(void))
 
 static inline int rig_userfaultfd(void *arg, pid_t pid, int *ret)
 {
-	return capture_userfaultfd(pid, ret);
+	return capture_userfaultfd(pid, NULL, ret);
 }
 
 static inline int rig_pause(void *arg, bool stop)

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "model/cpu-x86_64.h"
 
@@ -19,6 +21,8 @@ static const struct {
 	{ "rt_sigtimedwait", -EINTR, SYS_rt_sigtimedwait, true },
 	{ "semtimedop", -EINTR, SYS_semtimedop, true },
 	{ "recvfrom with a timeout", -EINTR, SYS_recvfrom, true },
+	{ "ppoll whose timeout cannot be written", -EINTR, SYS_ppoll, true },
+	{ "ppoll that the kernel restarts", -KERNEL_ERESTARTNOHAND, SYS_ppoll, false },
 	{ "epoll_wait that timed out", 0, SYS_epoll_wait, false },
 	{ "epoll_wait that failed", -EBADF, SYS_epoll_wait, false },
 	{ "read that the kernel restarts", -KERNEL_ERESTARTSYS, SYS_read, false },
@@ -35,6 +39,40 @@ static void check(bool ok, const char *what)
 	failures++;
 }
 
+/* What is left of a limit, in registers and in this process's own memory. */
+static void check_limits(void)
+{
+	char stack[1024] __attribute__((aligned(16)));
+	struct timespec ts = { 5, 0 };
+	struct cpu_regs ms = { .r10 = 5000 }, forever = { .r10 = (uint32_t)-1 }, none = { .dx = 0 };
+	struct cpu_regs pointer = { .dx = (uintptr_t)&ts, .sp = (uintptr_t)stack + sizeof(stack) };
+	struct cpu_regs nowhere = { .dx = (uintptr_t)&ts, .sp = 4096 };
+	int64_t ns;
+
+	check(call_has_limit(&ms, SYS_epoll_wait) && !call_has_limit(&forever, SYS_epoll_wait), "limits in milliseconds");
+	check(call_has_limit(&pointer, SYS_ppoll) && !call_has_limit(&none, SYS_ppoll), "limits behind pointers");
+	check(!call_has_limit(&ms, SYS_read), "a call without one");
+
+	call_set_limit(getpid(), &ms, SYS_epoll_wait, 1500001);
+	check(ms.r10 == 2, "whole milliseconds, upwards");
+	call_set_limit(getpid(), &ms, SYS_epoll_wait, 3000000);
+	check(ms.r10 == 2, "never more than before");
+	call_set_limit(getpid(), &ms, SYS_epoll_wait, -7);
+	check(ms.r10 == 1, "never no wait at all");
+	call_set_limit(getpid(), &forever, SYS_epoll_wait, 1);
+	check(forever.r10 == (uint32_t)-1, "no limit stays none");
+
+	call_set_limit(getpid(), &pointer, SYS_rt_sigtimedwait, 1500000001);
+	check(pointer.dx <= pointer.sp - 128 - sizeof(ts) && pointer.dx >= (uintptr_t)stack, "below the red zone");
+	check(!call_limit_read(getpid(), call_limit_of(SYS_ppoll), pointer.dx, &ns) && ns == 1500000001, "what is written there");
+	check(ts.tv_sec == 5, "the program's own is left alone");
+	check(!call_limit_write(getpid(), call_limit_of(SYS_select), (uintptr_t)&ts, 1999999001) && ts.tv_sec == 2 && !ts.tv_nsec,
+	      "microseconds, upwards");
+	check(!call_limit_write(getpid(), call_limit_of(SYS_ppoll), (uintptr_t)&ts, -1) && !ts.tv_sec && !ts.tv_nsec, "never negative");
+	call_set_limit(getpid(), &nowhere, SYS_ppoll, 1);
+	check(nowhere.dx == (uintptr_t)&ts, "no place for it: as it was");
+}
+
 int main(void)
 {
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -46,6 +84,9 @@ int main(void)
 	struct cpu_regs r = { .ip = 0x1002, .ax = (uint64_t)-EINTR, .orig_ax = SYS_epoll_wait, .di = 7 };
 	call_rewind(&r);
 	check(r.ip == 0x1000 && r.ax == SYS_epoll_wait && r.orig_ax == (uint64_t)-1 && r.di == 7, "rewound registers");
+	call_unwind(&r, SYS_epoll_wait);
+	check(r.ip == 0x1002 && r.ax == (uint64_t)-KERNEL_ERESTARTNOHAND && r.orig_ax == SYS_epoll_wait, "unwound registers");
+	check_limits();
 	puts(failures ? "FAIL" : "PASS");
 	return failures != 0;
 }

@@ -36,6 +36,8 @@ static const struct want wants[] = {
 	{ "nanosleep, handler", -516, SYS_nanosleep, 0, RESTART_NANOSLEEP, -EINTR, 0, RESTART_NONE },
 	{ "epoll_wait", -EINTR, SYS_epoll_wait, NO_SIGNAL, RESTART_NONE, SYS_epoll_wait, -2, RESTART_NONE },
 	{ "epoll_wait, handler", -EINTR, SYS_epoll_wait, 0, RESTART_NONE, -EINTR, 0, RESTART_NONE },
+	{ "ppoll broken off", -EINTR, SYS_ppoll, NO_SIGNAL, RESTART_NONE, SYS_ppoll, -2, RESTART_NONE },
+	{ "futex whose block is unknown", -516, SYS_futex, NO_SIGNAL, RESTART_UNKNOWN, SYS_futex, -2, RESTART_NONE },
 	{ "stale restart block", 3, SYS_write, NO_SIGNAL, RESTART_NANOSLEEP, 3, 0, RESTART_NONE },
 };
 
@@ -59,7 +61,7 @@ static void check(const struct want *w)
 		t->sigactions[SIGUSR1 - 1].handler = 0x402000;
 		t->sigactions[SIGUSR1 - 1].flags = w->handler_flags;
 	}
-	capture_fix_syscalls(m);
+	capture_fix_syscalls(m, NULL);
 	if ((int64_t)r->ax != w->ax_after || (int64_t)r->ip != IP + w->ip_moved ||
 	    th->restart.kind != w->restart_after) {
 		printf("%s: ax %lld (want %lld), ip moved %lld (want %lld), restart %d (want %d)\n",

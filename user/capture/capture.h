@@ -7,9 +7,11 @@
 
 /*
  * Adjusts registers of threads stopped inside a system call to what the image must hold
- * (docs/kernel.md, "Interrupted calls"): rewound calls, restart blocks kept in thread.restart.
+ * (docs/kernel.md, "Interrupted calls"): rewound calls, restart blocks kept in thread.restart. `waits` (may be NULL) knows
+ * of the stop in which the registers were read what its threads had left of waits that the kernel does not tell about.
  */
-void capture_fix_syscalls(struct model *m);
+struct waits;
+void capture_fix_syscalls(struct model *m, const struct waits *waits);
 
 /*
  * Copies every present page that a restore cannot get elsewhere into the set, and fills mm.pages and shmem.pages.

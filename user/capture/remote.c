@@ -23,15 +23,19 @@ enum {
 
 static const unsigned char syscall_insn[2] = { 0x0f, 0x05 };
 
-int remote_read(pid_t pid, taddr_t addr, void *buf, size_t len_bytes)
+int remote_peek(pid_t pid, taddr_t addr, void *buf, size_t len_bytes)
 {
 	struct iovec local = { buf, len_bytes }, there = { (void *)(uintptr_t)addr, len_bytes };
 	ssize_t got = process_vm_readv(pid, &local, 1, &there, 1, 0);
 
-	if (got < 0 || (size_t)got != len_bytes)
-		return fail(got < 0 ? -errno : -EFAULT, "pid %d: read %zu bytes at %#llx", pid, len_bytes,
-			    (unsigned long long)addr);
-	return 0;
+	return got < 0 ? -errno : (size_t)got == len_bytes ? 0 : -EFAULT;
+}
+
+int remote_read(pid_t pid, taddr_t addr, void *buf, size_t len_bytes)
+{
+	int err = remote_peek(pid, addr, buf, len_bytes);
+
+	return err ? fail(err, "pid %d: read %zu bytes at %#llx", pid, len_bytes, (unsigned long long)addr) : 0;
 }
 
 int remote_write(pid_t pid, taddr_t addr, const void *buf, size_t len_bytes)

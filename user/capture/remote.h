@@ -46,6 +46,9 @@ int remote_end(struct remote *r);
 int remote_map(struct remote *r, size_t len_bytes, taddr_t *ret);
 int remote_unmap(struct remote *r, taddr_t addr, size_t len_bytes);
 
+/* 0, or a negative errno that is not reported. */
+int remote_peek(pid_t pid, taddr_t addr, void *buf, size_t len_bytes);
+
 int remote_read(pid_t pid, taddr_t addr, void *buf, size_t len_bytes);
 int remote_write(pid_t pid, taddr_t addr, const void *buf, size_t len_bytes);
 

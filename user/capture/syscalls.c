@@ -8,7 +8,8 @@
  *
  *   ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND   the call is issued again: ip back to the instruction, ax = number
  *   ERESTART_RESTARTBLOCK                         EINTR in the registers; thread.restart tells a restore of ours the rest
- *   EINTR from a call that never restarts         the stop caused it: issued again as well
+ *   EINTR from a call that never restarts         the stop caused it: issued again as well; if it has a time limit,
+ *                                                 thread.restart tells a restore of ours what was left
  *
  * unless a signal with a handler is waiting for the thread: then the call ends with EINTR, or restarts under
  * SA_RESTART, exactly as it would have.
@@ -16,11 +17,14 @@
 #include "capture/capture.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "sys/interrupted-x86_64.h"
+#include "sys/waits.h"
 
 static int siginfo_signo(const struct siginfo_raw *info)
 {
@@ -61,11 +65,49 @@ static uint32_t original_call(const struct thread *th)
 	return th->cpu.regs.orig_ax == SYS_restart_syscall && th->restart.nr ? th->restart.nr : th->cpu.regs.orig_ax;
 }
 
-static void fix_restart_block(const struct task *t, struct thread *th)
+/* Restart blocks that the observer could not read: what is left of such a call tells its timer. */
+static void learn_restart(struct restart *restart, const struct thread *th, const struct waits *waits)
+{
+	const struct cpu_regs *r = &th->cpu.regs;
+	bool has_limit = true;
+	struct ended_wait wait;
+	enum restart_kind kind;
+
+	switch (restart->nr) {
+	case SYS_nanosleep:
+	case SYS_clock_nanosleep:
+		kind = RESTART_NANOSLEEP;
+		restart->clockid = restart->nr == SYS_nanosleep ? CLOCK_MONOTONIC : (uint32_t)r->di;
+		break;
+	case SYS_futex:
+		kind = RESTART_FUTEX;
+		/* All but FUTEX_WAIT have an absolute time as their argument. */
+		has_limit = (r->si & FUTEX_CMD_MASK) == FUTEX_WAIT;
+		break;
+	case SYS_poll:
+		kind = RESTART_POLL;
+		has_limit = (int32_t)r->dx >= 0;
+		break;
+	default:
+		return;
+	}
+	if (has_limit && !waits_find(waits, th->tid, &wait))
+		return;
+	restart->kind = kind;
+	restart->remaining_ns = !has_limit ? INT64_MAX : wait.left_ns > 0 ? wait.left_ns : 0;
+}
+
+static void fix_restart_block(const struct task *t, struct thread *th, const struct waits *waits)
 {
 	struct cpu_regs *r = &th->cpu.regs;
+	struct ended_wait wait;
 
 	th->restart.nr = original_call(th);
+	if (th->restart.kind == RESTART_UNKNOWN)
+		learn_restart(&th->restart, th, waits);
+	else if (th->restart.remaining_ns != INT64_MAX && waits_find(waits, th->tid, &wait))
+		/* When its own stop came; the observer read the block when all stood still. */
+		th->restart.remaining_ns = wait.left_ns > 0 ? wait.left_ns : 0;
 	if (handled_signal(t, th)) {
 		th->restart.kind = RESTART_NONE;
 	} else if (th->restart.kind == RESTART_UNKNOWN && th->restart.nr == SYS_restart_syscall) {
@@ -79,8 +121,8 @@ static void fix_restart_block(const struct task *t, struct thread *th)
 		 * signal is not.
 		 */
 		if (th->restart.kind == RESTART_UNKNOWN)
-			log_warn("pid %d thread %d: after a restore system call %u waits its whole time anew: only the BPF "
-				 "observer can read what is left",
+			log_warn("pid %d thread %d: after a restore system call %u waits its whole time anew: what is left "
+				 "of it cannot be read",
 				 t->pid, th->tid, th->restart.nr);
 		th->restart.kind = RESTART_NONE;
 		r->orig_ax = th->restart.nr;
@@ -90,7 +132,21 @@ static void fix_restart_block(const struct task *t, struct thread *th)
 	end_call(r);
 }
 
-static void fix_thread(const struct task *t, struct thread *th)
+/* The stop has broken it off: issued again, for as long as it had left. */
+static void fix_broken_off(struct thread *th, const struct waits *waits)
+{
+	struct cpu_regs *r = &th->cpu.regs;
+	struct ended_wait wait;
+
+	if (call_has_limit(r, r->orig_ax) && waits_find(waits, th->tid, &wait)) {
+		th->restart.kind = RESTART_ISSUE;
+		th->restart.nr = (uint32_t)r->orig_ax;
+		th->restart.remaining_ns = wait.left_ns > 0 ? wait.left_ns : 0;
+	}
+	call_rewind(r);
+}
+
+static void fix_thread(const struct task *t, struct thread *th, const struct waits *waits)
 {
 	struct cpu_regs *r = &th->cpu.regs;
 	int64_t code = -(int64_t)r->ax;
@@ -120,21 +176,21 @@ static void fix_thread(const struct task *t, struct thread *th)
 			call_rewind(r);
 		return;
 	case KERNEL_ERESTART_RESTARTBLOCK:
-		fix_restart_block(t, th);
+		fix_restart_block(t, th, waits);
 		return;
 	default:
 		if (call_was_broken_off(r) && !handled_signal(t, th))
-			call_rewind(r);
+			fix_broken_off(th, waits);
 		else
 			r->orig_ax = -1;
 	}
 }
 
-void capture_fix_syscalls(struct model *m)
+void capture_fix_syscalls(struct model *m, const struct waits *waits)
 {
 	VEC_FOREACH(t, &m->tasks) {
 		VEC_FOREACH(th, &t->threads)
 			if (!th->exited)
-				fix_thread(t, th);
+				fix_thread(t, th, waits);
 	}
 }

@@ -15,10 +15,10 @@
 #include "base/log.h"
 #include "capture/remote.h"
 #include "sys/fdio.h"
-#include "sys/interrupted-x86_64.h"
 #include "sys/priority.h"
 #include "sys/proc.h"
 #include "sys/tracee.h"
+#include "sys/waits.h"
 
 static const uint64_t stop_wait_ns = 5000000000;
 
@@ -49,12 +49,9 @@ static int await_stop(pid_t tid)
 }
 
 /* Detaches; the thread's call goes on as if nothing had been. */
-static void let_go(pid_t tid)
+static void let_go(const struct waits *waits, pid_t tid)
 {
-	struct cpu_regs regs;
-
-	if (!ptrace_get_regs(tid, &regs) && call_was_broken_off(&regs))
-		ptrace_set_result(tid, -KERNEL_ERESTARTNOHAND);
+	waits_hide_stop(waits, tid);
 	ptrace_detach(tid, 0);
 }
 
@@ -89,7 +86,7 @@ static bool is_dead(pid_t tid)
 }
 
 /* From the interrupt on the thread stands still: what can be asked was asked before. */
-static int by_thread(pid_t pid, pid_t tid, const struct way_back_code *code, int *ret)
+static int by_thread(pid_t pid, pid_t tid, const struct way_back_code *code, struct waits *waits, int *ret)
 {
 	struct remote r;
 	int err = ptrace_seize(tid, 0);
@@ -98,6 +95,7 @@ static int by_thread(pid_t pid, pid_t tid, const struct way_back_code *code, int
 		return -ESRCH;
 	if (err)
 		return err == -ESRCH ? err : fail(err, "pid %d thread %d: attach with ptrace", pid, tid);
+	waits_begin(waits);
 	err = ptrace_interrupt(tid);
 	if (!err)
 		err = await_stop(tid);
@@ -105,6 +103,7 @@ static int by_thread(pid_t pid, pid_t tid, const struct way_back_code *code, int
 		ptrace_detach(tid, 0);
 		return err == -ESRCH ? err : fail(err, "pid %d thread %d: stop it for a moment", pid, tid);
 	}
+	waits_settle(waits);
 	err = remote_begin(&r, pid, tid, code);
 	if (!err) {
 		err = make_and_take(&r, ret);
@@ -115,11 +114,11 @@ static int by_thread(pid_t pid, pid_t tid, const struct way_back_code *code, int
 			err = end_err;
 		}
 	}
-	let_go(tid);
+	let_go(waits, tid);
 	return err && is_dead(tid) ? -ESRCH : err;
 }
 
-int capture_userfaultfd(pid_t pid, int *ret)
+int capture_userfaultfd(pid_t pid, struct waits *waits, int *ret)
 {
 	_cleanup_close_ int dir = -1;
 	struct way_back_code code;
@@ -136,7 +135,7 @@ int capture_userfaultfd(pid_t pid, int *ret)
 	/* A thread that has exited meanwhile, or a leader that exited long ago: the next one. */
 	priority_raise(&priority);
 	for (size_t i = 0; i < tids.nr; i++) {
-		err = by_thread(pid, tids.v[i], &code, ret);
+		err = by_thread(pid, tids.v[i], &code, waits, ret);
 		if (err != -ESRCH)
 			break;
 	}

@@ -10,6 +10,8 @@
  * restarted. *ret is owned by the caller. Call it from the thread that ptraces. Returns 0, -ESRCH (not reported) when
  * the process has ended, or a reported negative errno.
  */
-int capture_userfaultfd(pid_t pid, int *ret);
+struct waits;
+
+int capture_userfaultfd(pid_t pid, struct waits *waits, int *ret);
 
 #endif

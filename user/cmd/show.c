@@ -150,6 +150,8 @@ static const char *restart_name(enum restart_kind kind)
 		return "futex";
 	case RESTART_POLL:
 		return "poll";
+	case RESTART_ISSUE:
+		return "a system call";
 	case RESTART_NONE:
 	case RESTART_UNKNOWN:
 		break;

@@ -129,7 +129,7 @@ static int dump_in_worker(void *arg)
 	freeze_destroy(f.freeze);
 	precopy_close(f.precopy);
 	tracker_close(f.tracker);
-	observer_close(f.observer);
+	step_observer_undo(&f);
 	model_destroy(f.running);
 	model_destroy(f.model);
 	return 0;

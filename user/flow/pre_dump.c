@@ -56,7 +56,7 @@ static int pre_dump_in_worker(void *arg)
 
 	if (err)
 		return err;
-	observer_close(f.observer);
+	step_observer_undo(&f);
 	model_destroy(f.running);
 	return 0;
 }

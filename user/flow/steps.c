@@ -11,6 +11,7 @@
 #include "capture/userfaultfd.h"
 #include "flow/stages.h"
 #include "flow/worker.h"
+#include "sys/waits.h"
 
 int step_images(struct flow *f)
 {
@@ -35,13 +36,20 @@ int step_observer(struct flow *f)
 		.ghost_limit_bytes = req->ghost_limit_bytes,
 	};
 
-	return observer_open(req->root, &opts, &f->observer);
+	int err = observer_open(req->root, &opts, &f->observer);
+	if (!err)
+		f->waits = waits_open();
+	return err;
 }
 
 void step_observer_undo(struct flow *f)
 {
 	observer_close(f->observer);
 	f->observer = NULL;
+	if (f->freeze)
+		freeze_set_waits(f->freeze, NULL);
+	waits_close(f->waits);
+	f->waits = NULL;
 }
 
 int step_refused(const struct flow *f, size_t nr)
@@ -107,6 +115,7 @@ int step_prepare_freeze(struct flow *f)
 		return err;
 	f->lister = (struct freeze_lister){ f, list_threads };
 	freeze_set_lister(f->freeze, &f->lister);
+	freeze_set_waits(f->freeze, f->waits);
 	return 0;
 }
 
@@ -166,7 +175,7 @@ void step_finish_tasks(struct flow *f)
 		if (t->state == TASK_STOPPED && !t->stop_signal)
 			t->stop_signal = SIGSTOP;
 	}
-	capture_fix_syscalls(f->model);
+	capture_fix_syscalls(f->model, f->waits);
 }
 
 int step_observe_stopped(struct flow *f)
@@ -217,8 +226,9 @@ int step_let_go(struct flow *f)
 
 int step_userfaultfd(void *arg, pid_t pid, int *ret_fd)
 {
-	(void)arg;
-	return capture_userfaultfd(pid, ret_fd);
+	struct flow *f = arg;
+
+	return capture_userfaultfd(pid, f->waits, ret_fd);
 }
 
 /* Holds the tree while the tracker catches up, or lets it go on. */

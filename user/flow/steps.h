@@ -11,11 +11,14 @@
 #include "track/precopy.h"
 #include "track/track.h"
 
+struct waits;
+
 struct flow {
 	const struct dump_request *req;
 	struct image_set *set;
 	struct observer *observer;
 	struct freeze *freeze;
+	struct waits *waits;         /* NULL: not to be had */
 	struct freeze_lister lister;
 	struct model *model;
 	struct tracker *tracker;     /* of a target that goes on running */

@@ -27,6 +27,7 @@
 #include "sys/cgroup2.h"
 #include "sys/interrupted-x86_64.h"
 #include "sys/tracee.h"
+#include "sys/waits.h"
 
 enum { EARLY_LOOKS = 3 };
 
@@ -243,7 +244,7 @@ static int hide_stop_of(struct freeze *f, size_t task, pid_t tid, void *arg)
 			err = ptrace_cont(tid, stop.kind == PTRACE_STOP_SIGNAL ? stop.sig : 0);
 	}
 	if (!err && stop.kind != PTRACE_GONE) {
-		err = hold_hide_stop(tid);
+		err = waits_hide_stop(f->waits, tid);
 		int err_detach = ptrace_detach(tid, 0);
 		err = err ? err : err_detach;
 	}

@@ -11,6 +11,7 @@
 #include "sys/pid_check.h"
 #include "sys/priority.h"
 #include "sys/tracee.h"
+#include "sys/waits.h"
 
 static int choose_backend(struct freeze *f, const char *backend)
 {
@@ -81,6 +82,11 @@ void freeze_set_lister(struct freeze *f, const struct freeze_lister *lister)
 	f->lister = lister;
 }
 
+void freeze_set_waits(struct freeze *f, struct waits *waits)
+{
+	f->waits = waits;
+}
+
 void freeze_set_short(struct freeze *f, bool is_short)
 {
 	f->keep_priority = is_short;
@@ -108,9 +114,11 @@ int freeze_stop(struct freeze *f)
 	f->thaw_end_ns = 0;
 	f->deadline_ns = f->stop_begin_ns + (uint64_t)f->timeout_s * 1000000000u;
 	f->prepared = false;
+	waits_begin(f->waits);
 	err = f->ops->stop(f);
 	if (!err) {
 		f->held = true;
+		waits_settle(f->waits);
 		err = collect_pids(f);
 		if (err)
 			freeze_thaw(f, THAW_RUN, NULL);

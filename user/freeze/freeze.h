@@ -39,6 +39,11 @@ struct freeze_lister {
 /* The lister must live until it is replaced, or `f` is destroyed. NULL: /proc is listed. */
 void freeze_set_lister(struct freeze *f, const struct freeze_lister *lister);
 
+struct waits;
+
+/* Who knows how long calls that a stop breaks off had to wait yet; it must live until it is replaced, or `f` is destroyed. NULL: nobody. */
+void freeze_set_waits(struct freeze *f, struct waits *waits);
+
 /*
  * The stop is to be short: bcr keeps the realtime priority it has around a stop and a thaw in between as well. Not
  * for whoever copies gigabytes inside it.

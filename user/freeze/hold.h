@@ -31,6 +31,7 @@ struct cgroup_hold;
 struct freeze {
 	const struct freeze_ops *ops;
 	const struct freeze_lister *lister; /* NULL: /proc is listed */
+	struct waits *waits;                /* NULL: not known */
 	pid_t root;
 	unsigned timeout_s;
 	uint64_t deadline_ns; /* of the stop under way */
@@ -114,8 +115,6 @@ char hold_state_in(int threads_fd, pid_t tid);
 int hold_by_ptrace(struct freeze *f);
 /* release.c */
 
-/* Hides the stop from a thread whose call it broke off. Returns 0 or a negative errno. */
-int hold_hide_stop(pid_t tid);
 /* Detaches from a thread, if it is held. */
 void hold_release_thread(struct freeze *f, struct held_thread *t, bool hide_stop);
 /* Detaches from every thread; those that ran come first. */

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "freeze/hold.h"
 #include "sys/tracee.h"
+#include "sys/waits.h"
 
 enum {
 	BATCH = 128, /* sleeping threads that are woken at once */
@@ -301,13 +302,15 @@ static int stop_by_levels(struct freeze *f, bool *ret_new)
 /* Lets everything run on that stands still by our interrupt; it stays seized. */
 static void resume_all(struct freeze *f)
 {
+	waits_settle(f->waits);
 	VEC_FOREACH(t, &f->threads) {
 		if (!t->stopped || t->gone || f->tasks.v[t->task].was_stopped)
 			continue;
-		hold_hide_stop(t->tid);
+		waits_hide_stop(f->waits, t->tid);
 		ptrace_cont(t->tid, 0);
 		t->stopped = t->interrupted = false;
 	}
+	waits_begin(f->waits);
 }
 
 /* A process whose threads have all exited, or that was a zombie to begin with, is not held. */

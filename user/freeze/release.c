@@ -2,7 +2,7 @@
  * Letting go what ptrace holds, and what signals do to it.
  *
  * A stop shows in a thread as an interrupted system call. Most are restarted by the kernel; those of
- * sys/interrupted-*.h would return EINTR to the program, and hold_hide_stop() makes the kernel restart them too.
+ * sys/interrupted-*.h would return EINTR to the program, and waits_hide_stop() makes the kernel restart them too.
  */
 #include <errno.h>
 #include <poll.h>
@@ -13,25 +13,11 @@
 
 #include "base/log.h"
 #include "freeze/hold.h"
-#include "sys/interrupted-x86_64.h"
 #include "sys/tracee.h"
+#include "sys/waits.h"
 
 /* How long the release waits for the end of threads that were killed while they were held. */
 static const uint64_t burial_ns = 200000000;
-
-int hold_hide_stop(pid_t tid)
-{
-	struct cpu_regs regs;
-	int err = ptrace_get_regs(tid, &regs);
-
-	if (err || !call_was_broken_off(&regs))
-		return err;
-	/*
-	 * The kernel looks at the result once more when the thread resumes. With this one it issues the call again,
-	 * unless a signal handler is to run first: then the program sees EINTR, as it would have without us.
-	 */
-	return ptrace_set_result(tid, -KERNEL_ERESTARTNOHAND);
-}
 
 void hold_release_thread(struct freeze *f, struct held_thread *t, bool hide_stop)
 {
@@ -45,7 +31,7 @@ void hold_release_thread(struct freeze *f, struct held_thread *t, bool hide_stop
 	}
 	/* What a stop signal broke off is EINTR with or without us. */
 	if (hide_stop && !f->tasks.v[t->task].was_stopped)
-		hold_hide_stop(t->tid);
+		waits_hide_stop(f->waits, t->tid);
 	int err = ptrace_detach(t->tid, 0);
 	if (err && err != -ESRCH)
 		log_warn("pid %d thread %d: detach: %s", pid, t->tid, strerror(-err));

@@ -703,7 +703,7 @@ static int load_restart(const struct image_reader *r, const BcrRestartEntry *e, 
 {
 	if (!e)
 		return 0;
-	if (e->kind < RESTART_NANOSLEEP || e->kind > RESTART_UNKNOWN)
+	if (e->kind < RESTART_NANOSLEEP || e->kind > RESTART_ISSUE)
 		return bad_image(r, "restart kind %u", e->kind);
 	if (e->remaining_ns > INT64_MAX)
 		return bad_image(r, "restart.remaining_ns %llu", (unsigned long long)e->remaining_ns);

@@ -48,6 +48,7 @@ enum restart_kind {
 	RESTART_FUTEX,     /* FUTEX_WAIT with a relative timeout */
 	RESTART_POLL,      /* poll */
 	RESTART_UNKNOWN,   /* there is a restart block, its remaining time is not known */
+	RESTART_ISSUE,     /* no restart block: the call is one that the stop broke off, and has a limit in its arguments */
 };
 
 struct restart {

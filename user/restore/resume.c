@@ -8,7 +8,9 @@
  *      instruction of the restorer, and broken off at once: the kernel then has a restart block of its own
  *   2  a main thread that had exited while others lived on does so again, through the same instruction
  *   3  one thread of each process sets whether it is dumpable, and unmaps the restorer, by the restorer's own instruction
- *   4  registers and signal mask are set, and the thread is detached
+ *   4  registers and signal mask are set; a call that never restarts by itself gets what was left of its time limit as its
+ *      argument
+ *   5  at a moment that was set before 1, for remaining times to count from, the threads are detached
  *
  * A SIGSTOP that comes from outside meanwhile is put off to the end; all other signals wait, being blocked.
  */
@@ -31,11 +33,18 @@
 #include "base/log.h"
 #include "restore/plan.h"
 #include "sys/interrupted-x86_64.h"
+#include "sys/priority.h"
 #include "sys/proc.h"
 #include "sys/tracee.h"
 
-enum { TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD, MAX_STOPS = 64 };
+enum {
+	TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD,
+	MAX_STOPS = 64,
+	RESTART_TRIES = 3,
+	MARGIN_NS = 200000,
+};
 static const uint64_t stop_timeout_ns = 10000000000;
+static const int64_t late_ns = 1000000;
 
 /* A thread on its way. */
 struct leaving {
@@ -46,6 +55,8 @@ struct leaving {
 	pid_t tid;
 	struct cpu_regs regs; /* of the image, as the kernel has taken them */
 	bool restart;         /* regs are those of a call with a restart block */
+	bool in_trap;         /* it stands where the kernel looks at a restart code, as it does on the way out of a signal stop only */
+	const int64_t *go_ns; /* CLOCK_MONOTONIC: when threads will be let go, and remaining times begin to run */
 };
 
 static int thread_fail(const struct leaving *l, int err, const char *what)
@@ -204,6 +215,7 @@ static int make_call(struct leaving *l, const char *what, uint64_t nr, const uin
 		err = get_regs(l, &after);
 	if (!err && after.ax)
 		err = thread_fail(l, (int)after.ax, what);
+	l->in_trap = false;
 	return err;
 }
 
@@ -249,8 +261,13 @@ static int restart_args(struct leaving *l, uint64_t args[6])
 	const struct restart *re = &l->th->thread->restart;
 	const struct cpu_regs *regs = &l->regs;
 	taddr_t ts = l->tp->timespecs + (l->th - l->tp->threads.v) * sizeof(struct timespec);
-	int64_t left = re->remaining_ns;
+	int64_t ahead = *l->go_ns - monotonic_ns(), left = re->remaining_ns;
 	int timeout_arg;
+
+	/* An absurd time of an image is cut to one. */
+	if (left > INT64_MAX / 4)
+		left = INT64_MAX / 4;
+	left += ahead > 0 ? ahead : 0;
 
 	args[0] = regs->di, args[1] = regs->si, args[2] = regs->dx;
 	args[3] = regs->r10, args[4] = regs->r8, args[5] = regs->r9;
@@ -304,6 +321,7 @@ static int restart_call(struct leaving *l)
 		err = get_regs(l, &after);
 	if (err)
 		return err;
+	l->in_trap = true;
 	l->restart = (int64_t)after.ax == -KERNEL_ERESTART_RESTARTBLOCK;
 	l->regs.ax = after.ax;
 	if (!l->restart && (int64_t)after.ax <= -KERNEL_ERESTARTSYS && (int64_t)after.ax >= -KERNEL_ERESTART_RESTARTBLOCK)
@@ -375,6 +393,18 @@ static int put_rseq_cs(struct leaving *l)
 	return thread_fail(l, -errno, "put back its restartable sequence");
 }
 
+/*
+ * The registers are those before the call. The kernel itself is made to go back there, so that a handler that runs first
+ * ends the call, as it does with a call that was broken off.
+ */
+static void issue_again(struct leaving *l)
+{
+	const struct restart *re = &l->th->thread->restart;
+
+	call_set_limit(l->tp->task->pid, &l->regs, re->nr, re->remaining_ns);
+	call_unwind(&l->regs, re->nr);
+}
+
 static int final_state(struct leaving *l)
 {
 	int err = put_rseq_cs(l);
@@ -382,18 +412,20 @@ static int final_state(struct leaving *l)
 	if (err)
 		return err;
 
-	if (l->restart) {
-		/* The kernel looks at a restart code on the way out of a signal stop only. */
+	if (!l->in_trap && (l->restart || l->th->thread->restart.kind == RESTART_ISSUE)) {
 		err = ptrace_interrupt(l->tid);
 		if (err)
 			return thread_fail(l, err, "stop it");
 		err = expect_stop(l, ptrace_cont, PTRACE_STOP_TRAP);
 		if (err)
 			return err;
-		l->regs.orig_ax = l->th->thread->restart.nr;
-	} else {
-		l->regs.orig_ax = (uint64_t)-1;
 	}
+	if (l->restart)
+		l->regs.orig_ax = l->th->thread->restart.nr;
+	else if (l->th->thread->restart.kind == RESTART_ISSUE)
+		issue_again(l);
+	else
+		l->regs.orig_ax = (uint64_t)-1;
 	err = set_regs(l, &l->regs);
 	if (err)
 		return err;
@@ -432,16 +464,61 @@ static bool is_first(const struct leaving *l)
 	return l->th->thread == task_living(l->tp->task);
 }
 
-static int bring_to_end(struct restore *r, struct leaving *all, size_t nr)
+/*
+ * The remaining times of all calls count from one moment, that at which the threads are let go. It must lie ahead when the
+ * first call is issued, and nobody can tell how long the others take: the step before, which took `measure_ns`, gives an idea. If
+ * it was too short a time the calls are issued once more; if it was too long, it is waited for.
+ */
+static int restart_calls(struct leaving *all, size_t nr, int64_t measure_ns, int64_t *go_ns)
+{
+	size_t nr_restarts = 0, nr_leaders = 0;
+	int64_t now_ns = monotonic_ns();
+
+	*go_ns = now_ns;
+	for (size_t i = 0; i < nr; i++) {
+		nr_restarts += has_restart(&all[i]);
+		nr_leaders += is_first(&all[i]);
+	}
+	if (!nr_restarts)
+		return 0;
+	for (int try = 0; try < RESTART_TRIES; try++) {
+		int64_t begin_ns = now_ns;
+
+		*go_ns = begin_ns + measure_ns + measure_ns / 2 + MARGIN_NS;
+		int err = for_each(all, nr, restart_call, has_restart);
+		if (err)
+			return err;
+		now_ns = monotonic_ns();
+		/* What is still to be done takes a few stops of each leader. */
+		int64_t rest_ns = (now_ns - begin_ns) * 2 * (int64_t)nr_leaders / (int64_t)nr_restarts;
+		if (now_ns + rest_ns <= *go_ns)
+			return 0;
+		measure_ns = now_ns - begin_ns + rest_ns;
+	}
+	return 0;
+}
+
+static void wait_to_go(int64_t go_ns)
+{
+	struct timespec ts = { go_ns / 1000000000, go_ns % 1000000000 };
+
+	if (monotonic_ns() - go_ns > late_ns)
+		log_debug("sleeps and the like end %lld us early", (long long)(monotonic_ns() - go_ns) / 1000);
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) == EINTR)
+		;
+}
+
+static int bring_to_end(struct restore *r, struct leaving *all, size_t nr, int64_t *go_ns)
 {
 	int err = for_each(all, nr, seize_and_stop, NULL);
 
 	if (err)
 		return err;
 	control_set_phase(r->control, PHASE_RESUME);
+	int64_t begin_ns = monotonic_ns();
 	err = for_each(all, nr, run_to_sigreturn, lives);
 	if (!err)
-		err = for_each(all, nr, restart_call, has_restart);
+		err = restart_calls(all, nr, monotonic_ns() - begin_ns, go_ns);
 	if (!err)
 		err = for_each(all, nr, exit_again, has_exited);
 	if (!err)
@@ -485,7 +562,9 @@ static int let_go(struct leaving *l)
 int restore_resume(struct restore *r, struct restore_stats *stats)
 {
 	size_t nr = 0, nr_threads = r->plan->nr_slots;
+	int64_t go_ns = 0;
 	_cleanup_free_ struct leaving *all = calloc(nr_threads, sizeof(*all));
+	struct priority priority = {};
 
 	if (!all)
 		return fail(-ENOMEM, "resume");
@@ -493,15 +572,19 @@ int restore_resume(struct restore *r, struct restore_stats *stats)
 		const struct task_plan *tp = &r->plan->tasks.v[i];
 
 		VEC_FOREACH(th, &tp->threads)
-			all[nr++] = (struct leaving){ .r = r, .task = i, .tp = tp, .th = th, .tid = th->thread->tid };
+			all[nr++] = (struct leaving){ .r = r, .task = i, .tp = tp, .th = th, .tid = th->thread->tid, .go_ns = &go_ns };
 	}
-	int err = bring_to_end(r, all, nr);
+	priority_raise(&priority);
+	int err = bring_to_end(r, all, nr, &go_ns);
 	if (!err)
 		err = for_each(all, nr, keep_alive, lives);
 	if (!err)
 		err = send_stops(r);
-	if (!err)
+	if (!err) {
+		wait_to_go(go_ns);
 		err = for_each(all, nr, let_go, lives);
+	}
+	priority_restore(&priority);
 	if (err)
 		return err;
 	r->released = true;

@@ -4,21 +4,56 @@
 #include <errno.h>
 #include <stddef.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <time.h>
 
 #include "model/cpu-x86_64.h"
 
 /*
  * signal(7), "Interruption of system calls and library functions by stop signals", and what today's kernel does:
  * these return EINTR after a stop although no handler ran. Socket calls do so only with SO_RCVTIMEO or SO_SNDTIMEO,
- * reads and writes only on sockets and on FUSE; otherwise the kernel restarts them by itself and EINTR is not seen.
+ * reads and writes only on sockets and on FUSE, select and ppoll only when the kernel cannot write the time that is left;
+ * otherwise it restarts them by itself and EINTR is not seen.
  */
 static const uint16_t never_restarted[] = {
 	SYS_epoll_wait,  SYS_epoll_pwait,    SYS_epoll_pwait2,   SYS_rt_sigtimedwait, SYS_semop,
 	SYS_semtimedop,  SYS_io_getevents,   SYS_io_uring_enter, SYS_read,            SYS_readv,
 	SYS_write,       SYS_writev,         SYS_accept,         SYS_accept4,         SYS_connect,
 	SYS_recvfrom,    SYS_recvmsg,        SYS_recvmmsg,       SYS_sendto,          SYS_sendmsg,
-	SYS_sendmmsg,    SYS_fallocate, /* tmpfs undoes and gives up */
+	SYS_sendmmsg,    SYS_io_pgetevents,  SYS_select,         SYS_pselect6,        SYS_ppoll,
+	SYS_fallocate, /* tmpfs undoes and gives up */
 };
+
+/* Those of them that have a time limit, which counts from their beginning. */
+static const struct call_limit limits[] = {
+	{ SYS_epoll_wait, 3, LIMIT_MS },          { SYS_epoll_pwait, 3, LIMIT_MS },
+	{ SYS_select, 4, LIMIT_TIMEVAL },         { SYS_pselect6, 4, LIMIT_TIMESPEC },
+	{ SYS_ppoll, 2, LIMIT_TIMESPEC },         { SYS_epoll_pwait2, 3, LIMIT_TIMESPEC },
+	{ SYS_rt_sigtimedwait, 2, LIMIT_TIMESPEC }, { SYS_semtimedop, 3, LIMIT_TIMESPEC },
+	{ SYS_io_getevents, 4, LIMIT_TIMESPEC },  { SYS_io_pgetevents, 4, LIMIT_TIMESPEC },
+};
+
+enum { RED_ZONE_BYTES = 128, STACK_ALIGN = 16 };
+
+const struct call_limit *call_limit_at(size_t i)
+{
+	return i < sizeof(limits) / sizeof(limits[0]) ? &limits[i] : NULL;
+}
+
+const struct call_limit *call_limit_of(uint64_t nr)
+{
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+		if (limits[i].nr == nr)
+			return &limits[i];
+	return NULL;
+}
+
+/* Arguments from 2 on. */
+static uint64_t *argument(struct cpu_regs *r, unsigned arg)
+{
+	return arg == 2 ? &r->dx : arg == 3 ? &r->r10 : &r->r8;
+}
 
 bool call_is_never_restarted(uint64_t nr)
 {
@@ -38,4 +73,84 @@ void call_rewind(struct cpu_regs *r)
 	r->ip -= 2; /* length of the `syscall` instruction */
 	r->ax = r->orig_ax;
 	r->orig_ax = (uint64_t)-1;
+}
+
+void call_unwind(struct cpu_regs *r, uint64_t nr)
+{
+	r->ip += 2;
+	r->ax = (uint64_t)-(int64_t)KERNEL_ERESTARTNOHAND;
+	r->orig_ax = nr;
+}
+
+bool call_has_limit(const struct cpu_regs *r, uint64_t nr)
+{
+	const struct call_limit *limit = call_limit_of(nr);
+	struct cpu_regs regs = *r;
+
+	if (!limit)
+		return false;
+	uint64_t arg = *argument(&regs, limit->arg);
+	return limit->kind == LIMIT_MS ? (int32_t)arg > 0 : arg != 0;
+}
+
+void call_set_limit_ms(struct cpu_regs *r, const struct call_limit *limit, int64_t left_ns)
+{
+	uint64_t *arg = argument(r, limit->arg);
+	int64_t left_ms = (left_ns + 999999) / 1000000;
+
+	/* Not 0, which would be a call that does not wait at all. */
+	if (left_ms < 1)
+		left_ms = 1;
+	if (left_ms < (int32_t)*arg)
+		*arg = (uint64_t)left_ms;
+}
+
+void call_set_limit_at(struct cpu_regs *r, const struct call_limit *limit, uint64_t at)
+{
+	*argument(r, limit->arg) = at;
+}
+
+uint64_t call_limit_place(uint64_t sp)
+{
+	return (sp - RED_ZONE_BYTES - sizeof(struct timespec)) & ~(uint64_t)(STACK_ALIGN - 1);
+}
+
+int call_limit_write(pid_t tid, const struct call_limit *limit, uint64_t at, int64_t left_ns)
+{
+	struct timespec ts = { left_ns / 1000000000, left_ns % 1000000000 };
+	struct iovec local = { &ts, sizeof(ts) }, remote = { (void *)(uintptr_t)at, sizeof(ts) };
+
+	_Static_assert(sizeof(struct timeval) == sizeof(struct timespec), "one as long as the other");
+	if (left_ns < 0)
+		ts = (struct timespec){ 0, 0 };
+	else if (limit->kind == LIMIT_TIMEVAL)
+		ts.tv_nsec = (ts.tv_nsec + 999) / 1000;
+	if (limit->kind == LIMIT_TIMEVAL && ts.tv_nsec == 1000000)
+		ts = (struct timespec){ ts.tv_sec + 1, 0 };
+	return process_vm_writev(tid, &local, 1, &remote, 1, 0) == sizeof(ts) ? 0 : -EFAULT;
+}
+
+int call_limit_read(pid_t tid, const struct call_limit *limit, uint64_t at, int64_t *ret_ns)
+{
+	struct timespec ts;
+	struct iovec local = { &ts, sizeof(ts) }, remote = { (void *)(uintptr_t)at, sizeof(ts) };
+
+	if (process_vm_readv(tid, &local, 1, &remote, 1, 0) != sizeof(ts) || ts.tv_sec < 0 || ts.tv_nsec < 0 ||
+	    ts.tv_sec > INT64_MAX / 2000000000 || ts.tv_nsec >= 1000000000)
+		return -EFAULT;
+	*ret_ns = ts.tv_sec * 1000000000 + ts.tv_nsec * (limit->kind == LIMIT_TIMEVAL ? 1000 : 1);
+	return 0;
+}
+
+void call_set_limit(pid_t tid, struct cpu_regs *r, uint64_t nr, int64_t left_ns)
+{
+	const struct call_limit *limit = call_limit_of(nr);
+	uint64_t at = call_limit_place(r->sp);
+
+	if (!call_has_limit(r, nr))
+		return;
+	if (limit->kind == LIMIT_MS)
+		call_set_limit_ms(r, limit, left_ns);
+	else if (!call_limit_write(tid, limit, at, left_ns))
+		call_set_limit_at(r, limit, at);
 }
