@@ -41,7 +41,10 @@ void freeze_set_lister(struct freeze *f, const struct freeze_lister *lister);
 
 struct waits;
 
-/* Who knows how long calls that a stop breaks off had to wait yet; it must live until it is replaced, or `f` is destroyed. NULL: nobody. */
+/*
+ * Who knows how long calls that a stop breaks off had to wait yet; it must live until it is replaced, or `f` is destroyed.
+ * NULL: nobody does.
+ */
 void freeze_set_waits(struct freeze *f, struct waits *waits);
 
 /*

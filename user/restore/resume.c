@@ -55,7 +55,7 @@ struct leaving {
 	pid_t tid;
 	struct cpu_regs regs; /* of the image, as the kernel has taken them */
 	bool restart;         /* regs are those of a call with a restart block */
-	bool in_trap;         /* it stands where the kernel looks at a restart code, as it does on the way out of a signal stop only */
+	bool in_trap;         /* it is in a stop on whose way out the kernel looks at a restart code: in no other kind it does */
 	const int64_t *go_ns; /* CLOCK_MONOTONIC: when threads will be let go, and remaining times begin to run */
 };
 
@@ -465,9 +465,9 @@ static bool is_first(const struct leaving *l)
 }
 
 /*
- * The remaining times of all calls count from one moment, that at which the threads are let go. It must lie ahead when the
- * first call is issued, and nobody can tell how long the others take: the step before, which took `measure_ns`, gives an idea. If
- * it was too short a time the calls are issued once more; if it was too long, it is waited for.
+ * The remaining times of all calls count from one moment, that at which the threads are let go. It must lie ahead when
+ * the first call is issued, and nobody can tell how long the others take: the step before, which took `measure_ns`,
+ * gives an idea. If it was too short a time the calls are issued once more; if it was too long, it is waited for.
  */
 static int restart_calls(struct leaving *all, size_t nr, int64_t measure_ns, int64_t *go_ns)
 {

@@ -30,8 +30,9 @@ bool call_was_broken_off(const struct cpu_regs *r);
 void call_rewind(struct cpu_regs *r);
 
 /*
- * The other way round: registers before a call become those of a thread whose call `nr` was interrupted, and which the kernel makes
- * issue it again when it lets the thread go from a stop, unless a handler is to run first: then the call returns EINTR.
+ * The other way round: registers before a call become those of a thread whose call `nr` was interrupted. The kernel makes
+ * it issue the call again when it lets the thread go from a stop, unless a handler is to run first: then the call
+ * returns EINTR.
  */
 void call_unwind(struct cpu_regs *r, uint64_t nr);
 

@@ -17,7 +17,10 @@ struct ended_wait {
 	int64_t left_ns;    /* when the stop came */
 };
 
-/* NULL where BPF or the kernel's symbols are not to be had; why is said at level debug. Stops are those that this process makes. */
+/*
+ * NULL where BPF or the kernel's symbols are not to be had; why is said at level debug. Stops are those that this
+ * process makes.
+ */
 struct waits *waits_open(void);
 
 /* Accepts NULL, as all of these. */
