@@ -1,10 +1,12 @@
 #!/bin/bash
 # java with its default settings: 36 threads of its own, the compiler's and the collector's, timers, a child process; left
 # running once, then dumped in mid-work, gone and restored, twice. Every thread checks its own results.
-# timeout: 240
+# timeout: 600
 set -eu
 # shellcheck source=tests/lib/bcr.sh
 . "$SRC/tests/lib/bcr.sh"
+# It has more to do than most until there is something to see.
+patience=$((patience * 4))
 command -v javac >/dev/null || skip "java and its compiler are not installed"
 
 # Fields of work/progress: rounds of the slowest thread, timer ticks, garbage collections, ms spent compiling.

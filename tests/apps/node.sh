@@ -1,10 +1,12 @@
 #!/bin/bash
 # node with its default settings: timers, promises, the thread pool, a worker thread, a child process behind two socket pairs;
 # left running once, then dumped in mid-work, gone and restored, twice.
-# timeout: 240
+# timeout: 600
 set -eu
 # shellcheck source=tests/lib/bcr.sh
 . "$SRC/tests/lib/bcr.sh"
+# It has more to do than most until there is something to see.
+patience=$((patience * 4))
 command -v node >/dev/null || skip "node is not installed"
 
 # Fields of work/progress: ticks of an interval, delays, rounds of the pool, answers of the worker, lines of the child.

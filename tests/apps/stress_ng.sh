@@ -1,10 +1,12 @@
 #!/bin/bash
 # stress-ng --verify with stressors for processor, memory, processes, signals and timers; left running once, then dumped in
 # mid-work, gone and restored, three times. Each stressor works on, and none finds anything wrong.
-# timeout: 240
+# timeout: 600
 set -eu
 # shellcheck source=tests/lib/bcr.sh
 . "$SRC/tests/lib/bcr.sh"
+# It has more to do than most until there is something to see.
+patience=$((patience * 4))
 command -v stress-ng >/dev/null || skip "stress-ng is not installed"
 
 stressors=(cpu vm fork kill sigq sigsuspend sigsegv sigpending itimer)

@@ -1,6 +1,6 @@
 /*
- * As many descriptors as can be restored (which takes twice as many for a moment), up to 20,000: regular files with a position each, and among them pipes with a number in
- * each, eventfds, socket pairs and duplicates.
+ * As many descriptors as can be restored (which takes twice as many for a moment), up to 20,000: regular files with a
+ * position each, and among them pipes with a number in each, eventfds, socket pairs and duplicates.
  */
 #include <stdint.h>
 #include <sys/eventfd.h>

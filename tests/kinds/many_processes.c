@@ -1,4 +1,6 @@
-/* 500 processes, the children of one: each answers when it is asked, with what only it knows, and ends with a status of its own. */
+/*
+ * 500 processes, the children of one: they answer when they are asked, and each ends with a status of its own.
+ */
 #include <stdint.h>
 #include <sys/wait.h>
 
@@ -6,21 +8,29 @@
 
 enum { NR = 499 };
 
-/* Answers each request that comes with `value`; ends when they end. */
-static void child(int from, int to, uint32_t value)
+struct answer {
+	uint32_t number;
+	pid_t pid, parent;
+};
+
+/* Answers each request that comes with what it is; ends when they end. */
+static void child(int from, int to, uint32_t number)
 {
+	struct answer a = { .number = number };
 	char request;
 
-	while (read(from, &request, 1) == 1)
-		CHECK_EQUAL(write(to, &value, sizeof(value)), sizeof(value));
-	_exit(value % 100);
+	while (read(from, &request, 1) == 1) {
+		a.pid = getpid();
+		a.parent = getppid();
+		CHECK_EQUAL(write(to, &a, sizeof(a)), sizeof(a));
+	}
+	_exit(number % 100);
 }
 
 int main(void)
 {
 	int ask[2], answers[2], status;
 	pid_t pids[NR];
-	uint64_t sum = 0;
 
 	CHECK(!pipe(ask) && !pipe(answers));
 	for (uint32_t i = 0; i < NR; i++) {
@@ -35,16 +45,16 @@ int main(void)
 	close(ask[0]);
 	close(answers[1]);
 	target_ready();
-	/* Whoever is first answers: of the requests none is lost. */
+	/* Whoever is first answers: of the requests none is lost, and everybody is who it was. */
 	for (uint32_t i = 0; i < NR; i++) {
-		uint32_t value;
+		struct answer a;
 
 		CHECK_EQUAL(write(ask[1], "?", 1), 1);
-		CHECK_EQUAL(read(answers[0], &value, sizeof(value)), sizeof(value));
-		CHECK(value < NR);
-		sum++;
+		CHECK_EQUAL(read(answers[0], &a, sizeof(a)), sizeof(a));
+		CHECK(a.number < NR);
+		CHECK_EQUAL(a.pid, pids[a.number]);
+		CHECK_EQUAL(a.parent, getpid());
 	}
-	CHECK_EQUAL(sum, NR);
 	close(ask[1]);
 	for (uint32_t i = 0; i < NR; i++) {
 		CHECK_EQUAL(waitpid(pids[i], &status, 0), pids[i]);

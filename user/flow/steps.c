@@ -156,8 +156,9 @@ void step_freeze_undo(struct flow *f)
 }
 
 /*
- * Was it stopped by a signal when bcr's own stop came? The freezer met it so; a SIGCONT may have come in the moment until all of the
- * tree stood still, which what was read since then says. Through /proc it does not: there, bcr's stop looks like any other.
+ * Was it stopped by a signal when bcr's own stop came? The freezer met it so; a SIGCONT may have come in the moment until
+ * all of the tree stood still, which what was read since then says. Through /proc it does not: there, bcr's stop looks
+ * like any other.
  */
 static bool is_stopped(const struct flow *f, const struct task *t)
 {

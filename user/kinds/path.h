@@ -5,8 +5,8 @@
 #include "kinds/kinds.h"
 
 /*
- * Refuses, naming it, what the observed path does not lead to any more: unlinked, renamed over, hidden by a mount. -EAGAIN: of a running
- * target, the descriptor leads elsewhere by now.
+ * Refuses, naming it, what the observed path does not lead to any more: unlinked, renamed over, hidden by a mount.
+ * -EAGAIN: of a running target, the descriptor leads elsewhere by now.
  */
 int path_check(const struct collect_ctx *ctx, const struct observed_file *of);
 

@@ -1,6 +1,6 @@
 /*
- * Unix sockets: listening ones, bound datagram sockets, new ones, and pairs (socketpair(2), unix_pair.c). Connections by name,
- * and sockets that have connections or messages waiting, are refused.
+ * Unix sockets: listening ones, bound datagram sockets, new ones, and pairs (socketpair(2), unix_pair.c). Connections by
+ * name, and sockets that have connections or messages waiting, are refused.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -85,8 +85,8 @@ static struct restore_ctx context(struct restore *r, const struct task *self)
 }
 
 /*
- * Where each file is held first: the process in which its relations are made. Files that are only mapped, executables or directories
- * have no descriptor.
+ * Where each file is held first: the process in which its relations are made. Files that are only mapped, executables or
+ * directories have no descriptor.
  */
 static int find_owners(struct restore *r)
 {
