@@ -194,6 +194,8 @@ static __always_inline void fill_timer(struct extra_record *r, struct k_itimer *
 	r->timer.clockid = clockid;
 	r->timer.notify = BPF_CORE_READ(k, it_sigev_notify);
 	r->timer.overrun = BPF_CORE_READ(k, it_overrun_last);
+	r->timer.missed = BPF_CORE_READ(k, it_overrun);
+	r->timer.date_ns = 0;
 	r->timer.interval_ns = BPF_CORE_READ(k, it_interval);
 	r->timer.notify_tid = (r->timer.notify & 4) ? pid_seen(pid) : 0; /* SIGEV_THREAD_ID */
 	if (clockid < 0 || clockid == 2 || clockid == 3) { /* CLOCK_PROCESS_CPUTIME_ID, _THREAD_ */
@@ -207,8 +209,13 @@ static __always_inline void fill_timer(struct extra_record *r, struct k_itimer *
 				    BPF_CORE_READ(timer, base, offset) - (__s64)bpf_ktime_get_ns();
 		r->timer.queued = hrtimer_is_queued(timer);
 	} else {
-		r->timer.value_ns = hrtimer_remaining(&k->it.real.timer);
-		r->timer.queued = hrtimer_is_queued(&k->it.real.timer);
+		struct hrtimer *timer = &k->it.real.timer;
+
+		r->timer.value_ns = hrtimer_remaining(timer);
+		r->timer.queued = hrtimer_is_queued(timer);
+		/* Set to a time from now, one of CLOCK_REALTIME runs by CLOCK_MONOTONIC. */
+		if (clockid == 0 && BPF_CORE_READ(timer, base, clockid) == 0)
+			r->timer.date_ns = BPF_CORE_READ(timer, node.expires);
 	}
 }
 

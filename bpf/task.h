@@ -153,12 +153,14 @@ struct extra_record {
 			__s64 value_ns; /* remaining; of CPU clocks: absolute, in CPU time */
 			__u32 notify_tid;
 			__u32 queued; /* it is armed in the kernel's queue */
+			__s64 missed; /* not queued: periods already counted since it fired, -1 at least */
+			__u64 date_ns; /* set to a date of CLOCK_REALTIME: which; 0: not so */
 		} timer;
 		__u32 groups[OBSERVE_GROUPS_AT_ONCE];
 	};
 };
 
-_Static_assert(sizeof(struct extra_record) == 64, "shared with BPF");
+_Static_assert(sizeof(struct extra_record) == 80, "shared with BPF");
 _Static_assert(sizeof(struct task_record) % 8 == 0, "element of an array that is mapped");
 _Static_assert(sizeof(struct thread_record) % 8 == 0, "element of an array that is mapped");
 

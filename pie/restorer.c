@@ -96,12 +96,52 @@ static long make_thread(struct restorer_thread *self, __u64 index)
 	return ret > 0 && ret != tid ? -17 /* EEXIST: cannot be with set_tid */ : ret;
 }
 
+/* `arrived` is read before the status, and raised after it: a change in between ends the sleep. */
+static long await_others(struct restorer_thread *self)
+{
+	const struct restorer_args *args = (const struct restorer_args *)self->args;
+	const struct restorer_thread *all = (const struct restorer_thread *)args->threads;
+	struct restorer_control *c = control_of(self);
+
+	for (__u64 i = 0; i < args->nr_threads; i++) {
+		for (;;) {
+			__u32 arrived = __atomic_load_n(&c->arrived, __ATOMIC_ACQUIRE);
+
+			if (&all[i] == self || __atomic_load_n(&c->slots[all[i].slot].status, __ATOMIC_ACQUIRE) != RESTORER_RUNNING)
+				break;
+			pie_syscall4(__NR_futex, &c->arrived, FUTEX_WAIT, arrived, 0);
+		}
+	}
+	return 0;
+}
+
+static long make_date(__u64 clock, __s64 from_now_ns, __s64 *timespec)
+{
+	const __s64 second = 1000000000;
+	__s64 now[2], date;
+	long ret = pie_syscall2(__NR_clock_gettime, clock, now);
+
+	if (ret < 0)
+		return ret;
+	if (__builtin_add_overflow(now[0] * second + now[1], from_now_ns, &date))
+		return -75; /* EOVERFLOW */
+	if (date < 1)
+		date = 1; /* 0 would disarm it */
+	timespec[0] = date / second;
+	timespec[1] = date % second;
+	return 0;
+}
+
 static long run_op(struct restorer_thread *th, const struct restorer_op *op)
 {
 	long ret;
 
 	if (op->code == RESTORER_CLONE)
 		return make_thread(th, op->args[0]);
+	if (op->code == RESTORER_AWAIT)
+		return await_others(th);
+	if (op->code == RESTORER_DATE)
+		return make_date(op->args[0], op->args[1], (__s64 *)op->args[2]);
 	ret = pie_syscall6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
 	if (op->expect == RESTORER_ANY)
 		return 0;

@@ -16,6 +16,8 @@
 enum restorer_op_code {
 	RESTORER_SYSCALL, /* issue `nr` with args; see `expect` */
 	RESTORER_CLONE,   /* make thread number args[0] of this process and let it run its own ops */
+	RESTORER_AWAIT,   /* wait until all other threads of this process have run theirs */
+	RESTORER_DATE,    /* what clock args[0] will show in args[1] ns, 1 ns at least: a timespec to address args[2] */
 };
 
 enum restorer_expect {

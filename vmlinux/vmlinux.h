@@ -314,6 +314,7 @@ struct k_itimer {
 	int it_clock;
 	int it_id;
 	int it_sigev_notify;
+	long long it_overrun;
 	long long it_overrun_last;
 	long long it_interval;
 	struct pid *it_pid;

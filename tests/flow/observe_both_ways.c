@@ -57,6 +57,8 @@ static const struct {
 	{ "* restart.*", "the kernel keeps restart blocks to itself; ptrace does not show them" },
 	{ "* mm brk", "/proc shows the page where the heap ends, not the byte" },
 	{ "* mapping * has_anon", "/proc does not show whether a mapping has an anon_vma; check_anon() looks at its pages" },
+	{ "* timer * late_ns", "no call tells when a timer fired whose signal is still pending" },
+	{ "* timer * date_ns", "no call tells whether a timer was set to a date" },
 	{ "* stop_signal", "ptrace tells it only to a tracer that saw the stop begin" },
 };
 

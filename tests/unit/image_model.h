@@ -469,7 +469,7 @@ static inline struct model *make_model(void)
 	t->threads.v[1].seccomp_mode = 1;
 	struct posix_timer timer = { .id = 3, .clockid = CLOCK_REALTIME, .notify = SIGEV_THREAD_ID, .signo = SIGRTMIN,
 				     .sigval = 0xdeadbeefcafe, .notify_tid = THREAD, .overrun = 2,
-				     .interval_ns = 5000000007, .value_ns = 999999999 };
+				     .interval_ns = 5000000007, .value_ns = 999999999, .late_ns = 77, .date_ns = 1800000000123456789 };
 	VEC_PUSH(&t->timers, timer);
 	timer = (struct posix_timer){ .id = 9, .clockid = CLOCK_MONOTONIC, .notify = SIGEV_SIGNAL, .signo = SIGALRM };
 	VEC_PUSH(&t->timers, timer);

@@ -25,10 +25,41 @@ enum { PEEK_AT_ONCE = 32, TIMERS_AT_ONCE = 32 };
 
 typedef VEC(struct siginfo_raw) siginfo_vec;
 
-/* `pending` is a VEC(struct siginfo_raw) of whatever anonymous type. */
+/* The signals of a queue, bit n - 1 for signal n. */
+static uint64_t signal_set(const siginfo_vec *vec)
+{
+	uint64_t set = 0;
+	int32_t signo;
+
+	VEC_FOREACH(info, vec) {
+		memcpy(&signo, info->bytes, sizeof(signo));
+		set |= 1ULL << (signo - 1);
+	}
+	return set;
+}
+
+/*
+ * A signal may be pending without an entry in the queue, when the limit was reached: /proc/PID/status has told of it. It is
+ * delivered as the kernel then makes it up: SI_USER, from nobody.
+ */
+static int add_unqueued(siginfo_vec *vec, uint64_t set)
+{
+	set &= ~signal_set(vec);
+	for (int32_t signo = 1; signo <= MODEL_NSIG; signo++) {
+		struct siginfo_raw info = { 0 };
+
+		memcpy(info.bytes, &signo, sizeof(signo));
+		if (set >> (signo - 1) & 1 && VEC_PUSH(vec, info))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* `pending` is a VEC(struct siginfo_raw) of whatever anonymous type; it holds what /proc told, without siginfo. */
 static int read_pending(pid_t pid, pid_t tid, bool shared, void *pending)
 {
 	siginfo_vec *vec = pending;
+	uint64_t told = signal_set(vec);
 
 	vec->nr = 0;
 	for (;;) {
@@ -39,7 +70,7 @@ static int read_pending(pid_t pid, pid_t tid, bool shared, void *pending)
 			return fail(got, "pid %d thread %d: read pending signals", pid, tid);
 		vec->nr += (size_t)got;
 		if (got < PEEK_AT_ONCE)
-			return 0;
+			return add_unqueued(vec, told) ? fail(-ENOMEM, "pid %d thread %d: read pending signals", pid, tid) : 0;
 	}
 }
 

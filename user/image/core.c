@@ -336,6 +336,28 @@ static int save_one(struct save *s, struct arena *a, const struct thread *th, Ta
 	return image_put(s->set, MAGIC_COMMON, MAGIC_CORE, &core.base, "core-%d.img", th->tid);
 }
 
+static int save_extra_timers(struct arena *a, const struct task *t, BcrTaskEntry *msg)
+{
+	if (!NEW_ARRAY(a, msg->timers, t->timers.nr))
+		return -ENOMEM;
+	VEC_FOREACH(timer, &t->timers) {
+		if (!timer->late_ns && !timer->date_ns)
+			continue;
+
+		BcrTimerEntry *e = NEW(a, BcrTimerEntry, bcr_timer_entry__init);
+
+		if (!e)
+			return -ENOMEM;
+		e->id = timer->id;
+		e->has_late_ns = timer->late_ns != 0;
+		e->late_ns = timer->late_ns;
+		e->has_date_ns = timer->date_ns != 0;
+		e->date_ns = timer->date_ns;
+		msg->timers[msg->n_timers++] = e;
+	}
+	return 0;
+}
+
 static int save_extra(struct save *s, struct arena *a, const struct task *t, BcrTaskEntry *msg)
 {
 	const struct mm *mm = t->mm_id ? model_find_mm(s->m, t->mm_id) : NULL;
@@ -345,7 +367,7 @@ static int save_extra(struct save *s, struct arena *a, const struct task *t, Bcr
 	msg->ctty_id = t->ctty_id;
 	msg->cgroup_id = t->cgroup_id;
 	save_process_attrs(t, mm, msg);
-	if (mm && (save_guards(a, mm, msg) || save_memory_extra(a, mm, msg)))
+	if ((mm && (save_guards(a, mm, msg) || save_memory_extra(a, mm, msg))) || save_extra_timers(a, t, msg))
 		return fail(-ENOMEM, "pid %d: save", t->pid);
 	return image_put(s->set, MAGIC_COMMON, MAGIC_BCR_THREADS, &msg->base, "bcr-threads-%d.bcr", t->pid);
 }
@@ -488,6 +510,10 @@ static int load_posix_timer(const struct image_reader *r, const PosixTimerEntry 
 		return bad_image(r, "POSIX timer %u: notification %u", e->it_id, e->it_sigev_notify);
 	if (e->si_signo > MODEL_NSIG)
 		return bad_image(r, "POSIX timer %u: signal %u", e->it_id, e->si_signo);
+	if (!e->si_signo && e->it_sigev_notify != SIGEV_NONE)
+		return bad_image(r, "POSIX timer %u: no signal", e->it_id);
+	if (e->overrun > INT32_MAX)
+		return bad_image(r, "POSIX timer %u: %u overruns", e->it_id, e->overrun);
 	if (e->notify_thread_id && !has_thread(t, e->notify_thread_id))
 		return bad_image(r, "POSIX timer %u: notifies thread %d, which is not one of pid %d",
 				 e->it_id, e->notify_thread_id, t->pid);
@@ -739,6 +765,21 @@ static const BcrThreadEntry *extra_of(const BcrTaskEntry *extra, pid_t tid)
 	return NULL;
 }
 
+static int load_extra_timer(const struct image_reader *r, const BcrTimerEntry *e, struct task *t)
+{
+	if (e->late_ns > INT64_MAX || e->date_ns > INT64_MAX)
+		return bad_image(r, "POSIX timer %u: late_ns %llu, date_ns %llu", e->id, (unsigned long long)e->late_ns,
+				 (unsigned long long)e->date_ns);
+	VEC_FOREACH(timer, &t->timers) {
+		if ((uint32_t)timer->id != e->id)
+			continue;
+		timer->late_ns = e->late_ns;
+		timer->date_ns = e->date_ns;
+		return 0;
+	}
+	return bad_image(r, "POSIX timer %u is not in the process's core image", e->id);
+}
+
 static int load_extra(struct load *l, struct task *t, BcrTaskEntry **ret)
 {
 	_cleanup_reader_ struct image_reader r = {};
@@ -778,6 +819,11 @@ static int load_extra(struct load *l, struct task *t, BcrTaskEntry **ret)
 			return err;
 		if (th->exited && (th->tid != t->pid || t->threads.nr == 1 || t->exit_code & ~0xff00u))
 			return bad_image(&r, "thread %d has exited, with status %#x", th->tid, t->exit_code);
+	}
+	for (size_t i = 0; i < msg->n_timers; i++) {
+		err = load_extra_timer(&r, msg->timers[i], t);
+		if (err)
+			return err;
 	}
 	*ret = take_ptr(msg);
 	return 0;

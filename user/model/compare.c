@@ -702,6 +702,8 @@ static void cmp_timers(struct compare *c, const struct task *ta, const struct ta
 		DEC(overrun);
 		DEC(interval_ns);
 		cmp_time(c, "value_ns", a->value_ns, b->value_ns, c->slack_ns);
+		cmp_time(c, "late_ns", a->late_ns, b->late_ns, c->slack_ns);
+		DEC(date_ns);
 		path_pop(c, len);
 	}
 	free(timers_a);

@@ -111,9 +111,11 @@ struct posix_timer {
 	int32_t signo;
 	uint64_t sigval;
 	pid_t notify_tid;
-	uint32_t overrun;
+	uint32_t overrun; /* of the last signal that was delivered */
 	uint64_t interval_ns;
 	uint64_t value_ns; /* remaining; 0: not armed */
+	uint64_t late_ns;  /* its signal is pending: how long ago it fired for the first time; 0: not known */
+	uint64_t date_ns;  /* set to a date of CLOCK_REALTIME: which; 0: to a time from now, or of another clock */
 };
 
 struct rlimit_raw {

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "bpf/task.skel.h"
+#include "model/timers.h"
 #include "observe/bpf.h"
 #include "sys/proc.h"
 
@@ -355,6 +356,20 @@ static int64_t cpu_clock(const struct extra_record *x, const struct thread_recor
 	return -1;
 }
 
+/* Its signal is pending: a timer that fires again starts from where it was when it fired for the first time. */
+static void build_late(const struct task *task, const struct extra_record *x, int64_t value, struct posix_timer *timer)
+{
+	int64_t interval = x->timer.interval_ns, counted, late;
+
+	if (x->timer.queued || value > 0 || !timer_is_pending(task, timer))
+		return;
+	if (__builtin_mul_overflow(interval, x->timer.missed + 1, &counted) || __builtin_add_overflow(counted, -value, &late) || late < 0)
+		return;
+	timer->late_ns = late;
+	if (timer->date_ns > (uint64_t)counted)
+		timer->date_ns -= counted;
+}
+
 static int build_timers(struct task *task, const struct task_record *rec, const struct thread_record *t, size_t nr,
 			const uint64_t *times, struct extras_cursor *c, char *refusal, size_t refusal_bytes)
 {
@@ -378,16 +393,22 @@ static int build_timers(struct task *task, const struct task_record *rec, const 
 		timer->notify_tid = x->timer.notify_tid;
 		timer->overrun = x->timer.overrun;
 		timer->interval_ns = interval;
-		if (cpu && value) {
+		if (cpu) {
 			int64_t now = cpu_clock(x, t, nr, times);
 
 			if (now < 0)
 				snprintf(refusal, refusal_bytes,
-					 "its timer %d counts the processor time of another process", timer->id);
-			value -= now;
-		} else if (!x->timer.queued && !interval) {
-			continue; /* not armed, or expired for good */
+					 "its timer %d counts the processor time of another process, or of a thread that has ended; delete it",
+					 timer->id);
+			if (clock_is_of_thread_itself(timer->clockid) && (pid_t)x->timer.cpu_pid != task->pid)
+				timer->clockid = clock_of_thread(timer->clockid, x->timer.cpu_pid);
+			value -= value ? now : 0;
 		}
+		if (x->timer.queued || timer_is_pending(task, timer))
+			timer->date_ns = x->timer.date_ns;
+		build_late(task, x, value, timer);
+		if (!x->timer.queued && !interval && !(cpu && value))
+			continue; /* not armed, or expired for good */
 		/* Overdue: the signal of an interval timer is pending, the kernel then goes on by whole intervals. */
 		if (value <= 0 && interval && (!cpu || x->timer.value_ns))
 			value = interval - -value % interval;

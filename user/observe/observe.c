@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "observe/refuse.h"
 #include "observe/run.h"
+#include "observe/timers.h"
 #include "sys/label.h"
 
 /* How often a running tree may change under an observation before bcr gives up. */
@@ -111,6 +112,8 @@ int run_refusals(struct run *r)
 {
 	if (passes_soon(r))
 		return -EAGAIN;
+	VEC_FOREACH(t, &r->m->tasks)
+		observe_timers(t, r->stopped);
 	for (size_t i = 0; i < r->m->tasks.nr; i++) {
 		int err = run_note(r, refuse_task(r->m, &r->m->tasks.v[i], &r->obs.idents.v[i],
 							r->stopped || r->last_try));

@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "model/timers.h"
 #include "observe/proc.h"
 
 enum { PF_KTHREAD = 0x00200000, CGROUP2_MAGIC = 0x63677270 };
@@ -233,7 +234,7 @@ static int fill_timer(struct task *t, const char *text)
 }
 
 /* Which timers there are; their values are read when the target is stopped. */
-static int fill_timers(struct task *t, int dir)
+static int fill_timers(struct task *t, struct task_idents *id, int dir)
 {
 	_cleanup_free_ char *text = NULL;
 	int err = proc_read(dir, "timers", &text, NULL);
@@ -242,6 +243,12 @@ static int fill_timers(struct task *t, int dir)
 		return fail(err, "pid %d: /proc/%d/timers", t->pid, t->pid);
 	for (const char *p = err ? NULL : strstr(text, "ID: "); !err && p; p = strstr(p + 1, "\nID: ")) {
 		err = fill_timer(t, *p == '\n' ? p + 1 : p);
+	}
+	VEC_FOREACH(timer, &t->timers) {
+		if (clock_is_of_thread_itself(timer->clockid) && t->threads.nr > 1)
+			snprintf(id->refusal, sizeof(id->refusal),
+				 "its timer %d counts the processor time of one of its threads, and only BPF tells of which; use --observe=bpf",
+				 timer->id);
 	}
 	return err;
 }
@@ -423,7 +430,7 @@ static int fill_live_task(struct task *t, struct task_idents *id, int dir, const
 	if (!err)
 		err = proc_process_attrs(t, id, dir);
 	if (!err)
-		err = fill_timers(t, dir);
+		err = fill_timers(t, id, dir);
 	if (!err)
 		err = push_signals(proc_field_u64(status, "ShdPnd", 16, 0), &t->pending);
 	return err;

@@ -56,13 +56,17 @@ int plan_limits(struct builder *b, const struct task *t)
 		const struct rlimit *now = &own->limits[i];
 
 		/* Unchanged ones need no privilege. bcr has raised its own limit of files. */
-		if (now->rlim_max == want->max && i != RLIMIT_NOFILE && now->rlim_cur == want->cur)
+		if (now->rlim_max == want->max && i != RLIMIT_NOFILE && i != RLIMIT_SIGPENDING && now->rlim_cur == want->cur)
 			continue;
 		if (want->max > now->rlim_max && !(own->cap_permitted >> CAP_SYS_RESOURCE & 1))
 			return fail(0, "pid %d: its hard limit RLIMIT_%s (%" PRIu64 ") is above that of bcr (%" PRIu64
 				       "), which may not raise it; give bcr CAP_SYS_RESOURCE or a higher limit",
 				    t->pid, limit_names[i], want->max, (uint64_t)now->rlim_max);
-		CALL(b, "resource limit", SYS_prlimit64, 0, i, put(b, want, sizeof(*want), 8), 0);
+		/* Not yet: a program may have lowered it below what was pending by then. */
+		if (i == RLIMIT_SIGPENDING)
+			plan_room_for_signals(b);
+		else
+			CALL(b, "resource limit", SYS_prlimit64, 0, i, put(b, want, sizeof(*want), 8), 0);
 	}
 	return 0;
 }

@@ -61,4 +61,20 @@ void plan_sched(struct builder *b, const struct thread *th);
 void plan_thread_attrs(struct builder *b, const struct thread *th);
 int plan_creds(struct builder *b, const struct thread *th);
 
+/* --- plan_signals.c --- */
+
+/* The limit of pending signals, as high as it may be: signals and timers count. */
+void plan_room_for_signals(struct builder *b);
+/* And then as it was; no more signals come. */
+void plan_limit_of_signals(struct builder *b);
+
+/* Makes the POSIX timers, which stand still. Failure has been reported. */
+int plan_timers(struct builder *b);
+
+/* Signals pending for the thread; in the leader for the process, too. */
+void plan_pending(struct builder *b, const struct thread *th, bool leader);
+
+/* In the leader, last: waits for the other threads, then lets all timers run. */
+void plan_start_timers(struct builder *b);
+
 #endif

@@ -10,6 +10,7 @@
  *   5  threads, which need set_tid, and so the privileges bcr still has
  *   6  timers: those of a thread need the thread
  *   7  in each thread: its own state, credentials next to last, pending signals last (everything is blocked)
+ *   8  when all threads have come so far: time begins to run for the timers, the limit of pending signals is set
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -24,7 +25,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <time.h>
 
 #include "base/cleanup.h"
@@ -40,7 +40,6 @@ enum {
 	KERNEL_SIGSET_BYTES = 8,
 	ARCH_SET_GS_CODE = 0x1001,
 	ARCH_SET_FS_CODE = 0x1002,
-	MAX_TIMER_GAP = 4096,
 };
 
 static const taddr_t highest = 0x7ffffffff000;
@@ -229,74 +228,6 @@ static int plan_process(struct builder *b)
 	return plan_limits(b, t);
 }
 
-/* --- 6: timers --- */
-
-static struct itimerval itimerval_of(const struct itimer *it)
-{
-	return (struct itimerval){
-		.it_interval = { it->interval_us / 1000000, it->interval_us % 1000000 },
-		.it_value = { it->value_us / 1000000, it->value_us % 1000000 },
-	};
-}
-
-static struct timespec timespec_of(uint64_t ns)
-{
-	return (struct timespec){ ns / 1000000000, ns % 1000000000 };
-}
-
-/* Kernels without PR_TIMER_CREATE_RESTORE_IDS number timers from 0 on: make and delete up to the wanted number. */
-static int plan_timer_gap(struct builder *b, int32_t *next, int32_t id)
-{
-	if (id - *next > MAX_TIMER_GAP)
-		return unsupported("pid %d: its timer number %d cannot be made again on this kernel", b->tp->task->pid, id);
-	for (; *next < id; ++*next) {
-		int32_t place = 0;
-
-		CALL(b, "timer to skip", SYS_timer_create, CLOCK_MONOTONIC, 0, put(b, &place, sizeof(place), 8));
-		CALL(b, "delete timer to skip", SYS_timer_delete, *next);
-	}
-	++*next;
-	return 0;
-}
-
-static int plan_timers(struct builder *b)
-{
-	const struct task *t = b->tp->task;
-	int32_t next = 0;
-
-	for (int i = 0; i < 3; i++) {
-		struct itimerval it = itimerval_of(&t->itimers[i]);
-
-		if (t->itimers[i].value_us)
-			CALL(b, "interval timer", SYS_setitimer, i, put(b, &it, sizeof(it), 8), 0);
-	}
-	if (t->timers.nr && b->p->own.can_set_timer_ids)
-		CALL(b, "timer numbers on", SYS_prctl, BCR_PR_TIMER_CREATE_RESTORE_IDS,
-		     BCR_PR_TIMER_CREATE_RESTORE_IDS_ON);
-	VEC_FOREACH(timer, &t->timers) {
-		struct sigevent ev = { 0 };
-		struct itimerspec its = { timespec_of(timer->interval_ns), timespec_of(timer->value_ns) };
-		int32_t id = timer->id;
-
-		ev.sigev_notify = timer->notify;
-		ev.sigev_signo = timer->signo;
-		ev.sigev_value.sival_ptr = (void *)(uintptr_t)timer->sigval;
-		if (timer->notify & SIGEV_THREAD_ID)
-			ev._sigev_un._tid = timer->notify_tid;
-		int err = b->p->own.can_set_timer_ids ? 0 : plan_timer_gap(b, &next, id);
-		if (err)
-			return err;
-		CALL(b, "timer", SYS_timer_create, timer->clockid, put(b, &ev, sizeof(ev), 8),
-		     put(b, &id, sizeof(id), 8));
-		if (timer->value_ns)
-			CALL(b, "arm timer", SYS_timer_settime, id, 0, put(b, &its, sizeof(its), 8), 0);
-	}
-	if (t->timers.nr && b->p->own.can_set_timer_ids)
-		CALL(b, "timer numbers off", SYS_prctl, BCR_PR_TIMER_CREATE_RESTORE_IDS,
-		     BCR_PR_TIMER_CREATE_RESTORE_IDS_OFF);
-	return 0;
-}
-
 /* --- 7: what a thread has of its own --- */
 
 static void plan_thread_memory(struct builder *b, const struct thread *th)
@@ -308,25 +239,6 @@ static void plan_thread_memory(struct builder *b, const struct thread *th)
 		CALL(b, "robust list", SYS_set_robust_list, th->robust_list, th->robust_list_len);
 	if (th->rseq.ptr)
 		CALL(b, "rseq", SYS_rseq, th->rseq.ptr, th->rseq.len_bytes, 0, th->rseq.sig);
-}
-
-static void plan_pending(struct builder *b, const struct thread *th, bool leader)
-{
-	const struct task *t = b->tp->task;
-	int signo;
-
-	VEC_FOREACH(info, &th->pending) {
-		memcpy(&signo, info->bytes, sizeof(signo));
-		CALL(b, "pending signal of the thread", SYS_rt_tgsigqueueinfo, t->pid, th->tid, signo,
-		     put(b, info, sizeof(*info), 8));
-	}
-	if (!leader)
-		return;
-	VEC_FOREACH(info, &t->pending) {
-		memcpy(&signo, info->bytes, sizeof(signo));
-		CALL(b, "pending signal of the process", SYS_rt_sigqueueinfo, t->pid, signo,
-		     put(b, info, sizeof(*info), 8));
-	}
 }
 
 static int plan_thread(struct builder *b, const struct thread *th, bool leader)
@@ -402,12 +314,19 @@ static int build_ops(struct builder *b)
 		if (err)
 			return err;
 		if (i == 0) {
+			plan_start_timers(b);
+			plan_limit_of_signals(b);
 			/* Last of all: errors up to here may be logged. */
 			CALL_ANY(b, "close bcr's log", SYS_close, b->p->fd_log);
 			CALL_ANY(b, "close bcr's standard error", SYS_close, b->p->fd_err);
 		}
 	}
 	return 0;
+}
+
+static struct timespec timespec_of(uint64_t ns)
+{
+	return (struct timespec){ ns / 1000000000, ns % 1000000000 };
 }
 
 /* Restart calls: the remaining time, as the call wants it, for the coordinator to point at. */

@@ -28,6 +28,15 @@ static void print_op(const struct plan_op *op, size_t i, FILE *out)
 		fprintf(out, "    %4zu  %-32s number %" PRIu64 "\n", i, op->what, (uint64_t)op->op.args[0]);
 		return;
 	}
+	if (op->op.code == RESTORER_AWAIT) {
+		fprintf(out, "    %4zu  %s\n", i, op->what);
+		return;
+	}
+	if (op->op.code == RESTORER_DATE) {
+		fprintf(out, "    %4zu  %-32s clock %d, %" PRId64 " ns from then, to %#" PRIx64 "\n", i, op->what, (int)op->op.args[0],
+			(int64_t)op->op.args[1], (uint64_t)op->op.args[2]);
+		return;
+	}
 	while (nr && !op->op.args[nr - 1])
 		nr--;
 	fprintf(out, "    %4zu  %-32s %s(", i, op->what, syscall_name(op->op.nr));
