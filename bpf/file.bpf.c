@@ -116,6 +116,7 @@ static __always_inline void fill_timerfd(struct file_record *r, struct timerfd_c
 	struct hrtimer *timer = is_alarm ? &t->t.alarm.timer : &t->t.tmr;
 	__s64 interval = BPF_CORE_READ(t, tintv);
 	__s64 remaining = hrtimer_remaining(timer);
+	__s64 expires = BPF_CORE_READ(timer, node.expires);
 	__u64 ticks = BPF_CORE_READ(t, ticks);
 	bool expired = BPF_CORE_READ(t, expired);
 
@@ -125,6 +126,7 @@ static __always_inline void fill_timerfd(struct file_record *r, struct timerfd_c
 
 		ticks += missed - 1;
 		remaining += missed * interval;
+		expires += missed * interval;
 	} else if (remaining < 0 || (!interval && !hrtimer_is_queued(timer))) {
 		/* One that is overdue and queued fires at once: 1 ns. */
 		remaining = hrtimer_is_queued(timer) ? 1 : 0;
@@ -134,6 +136,7 @@ static __always_inline void fill_timerfd(struct file_record *r, struct timerfd_c
 	r->timerfd.ticks = ticks;
 	r->timerfd.value_ns = remaining;
 	r->timerfd.interval_ns = interval;
+	r->timerfd.date_ns = expires;
 }
 
 /* The kernel keeps the set of what cannot be read. */

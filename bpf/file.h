@@ -55,6 +55,7 @@ struct file_record {
 			__u64 ticks;
 			__u64 value_ns; /* remaining */
 			__u64 interval_ns;
+			__u64 date_ns; /* when it expires next, by its clock outside of time namespaces */
 		} timerfd;
 		struct {
 			__u64 mask; /* of the signals that can be read */

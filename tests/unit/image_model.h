@@ -336,6 +336,7 @@ static inline struct fdtable *make_files(struct model *m, struct tty *tty)
 	f->timerfd.ticks = 3;
 	f->timerfd.value_ns = 1500000001;
 	f->timerfd.interval_ns = 999999999;
+	f->timerfd.date_ns = 1800000000123456789;
 	add_fd(t, fd++, f, false);
 	f = make_file(m, FILE_SIGNALFD, NULL);
 	f->signalfd.mask = 0x8000000000000201;
@@ -448,6 +449,7 @@ static inline struct model *make_model(void)
 
 	exe->pos = cwd->pos = root->pos = 0;
 	m->uptime_us = 123456789;
+	strcpy(m->clocks, "4e103375-94fd-4b12-bcd8-f78bcb1a568e -1 999999999");
 	for (uint32_t i = 0; i < 8; i++)
 		m->root_ns[i] = i + 1;
 	memfd->pos = 4321;

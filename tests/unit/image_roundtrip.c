@@ -279,6 +279,7 @@ static void same_file(const struct file *x, const struct file *y)
 		SAME(timerfd.settime_flags);
 		SAME(timerfd.value_ns);
 		SAME(timerfd.interval_ns);
+		SAME(timerfd.date_ns);
 		break;
 	case FILE_SIGNALFD:
 		SAME(signalfd.mask);
@@ -361,6 +362,7 @@ static void same_model(const struct model *a, const struct model *b)
 	const struct model *x = a, *y = b;
 
 	SAME(uptime_us);
+	SAME_BYTES(clocks);
 	SAME_BYTES(root_ns);
 }
 

@@ -286,6 +286,9 @@ static BcrFileEntry *save_file_extra(struct arena *a, const struct file *f)
 		e->semaphore = f->eventfd.semaphore;
 	} else if (f->type == FILE_UNIX) {
 		save_socket_extra(f, e);
+	} else if (f->type == FILE_TIMERFD) {
+		e->has_date_ns = f->timerfd.date_ns != 0;
+		e->date_ns = f->timerfd.date_ns;
 	} else if (f->type == FILE_REG) {
 		e->has_rdev = f->reg.rdev != 0;
 		e->rdev = f->reg.rdev;
@@ -305,6 +308,8 @@ static int fill_objects(struct arena *a, const struct model *m, BcrObjectsEntry 
 	msg->ttys = arena_alloc(a, m->ttys.nr * sizeof(*msg->ttys));
 	if (!msg->files || !msg->ttys)
 		return -ENOMEM;
+	if (m->clocks[0])
+		msg->clocks = (char *)m->clocks;
 	VEC_FOREACH(f, &m->files) {
 		msg->files[msg->n_files] = save_file_extra(a, *f);
 		if (!msg->files[msg->n_files++])
@@ -362,8 +367,20 @@ static int apply_epoll(const struct image_reader *r, struct load *l, const BcrFi
 	return 0;
 }
 
+static int apply_timerfd(const struct image_reader *r, const BcrFileEntry *e, struct file *f)
+{
+	if (e->date_ns > INT64_MAX || (e->date_ns && !f->timerfd.value_ns))
+		return bad_image(r, "timerfd %u: date_ns %llu", e->id, (unsigned long long)e->date_ns);
+	f->timerfd.date_ns = e->date_ns;
+	return 0;
+}
+
 static int apply_objects(const struct image_reader *r, struct load *l)
 {
+	if (l->objects->clocks && strlen(l->objects->clocks) >= sizeof(l->m->clocks))
+		return bad_image(r, "clocks is a name of %zu bytes", strlen(l->objects->clocks));
+	if (l->objects->clocks)
+		strcpy(l->m->clocks, l->objects->clocks);
 	for (size_t i = 0; i < l->objects->n_files; i++) {
 		const BcrFileEntry *e = l->objects->files[i];
 		struct file *f = model_find_file(l->m, e->id);
@@ -373,6 +390,8 @@ static int apply_objects(const struct image_reader *r, struct load *l)
 			return bad_image(r, "file %u is not in files.img", e->id);
 		if (f->type == FILE_EVENTFD)
 			f->eventfd.semaphore = e->semaphore;
+		else if (f->type == FILE_TIMERFD)
+			err = apply_timerfd(r, e, f);
 		else if (f->type == FILE_REG)
 			f->reg.rdev = e->rdev;
 		else if (f->type == FILE_EPOLL)

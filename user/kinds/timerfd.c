@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "kinds/common.h"
 #include "observe/observe.h"
+#include "sys/clocks.h"
 #include "sys/fdio.h"
 #include "sys/proc.h"
 #include "sys/uapi.h"
@@ -55,6 +56,7 @@ static int timerfd_fdinfo(const char *text, struct observed_file *of)
 		return err;
 	of->rec.timerfd.value_ns = value;
 	of->rec.timerfd.interval_ns = interval;
+	of->rec.timerfd.date_ns = clocks_now_ns(of->rec.timerfd.clockid) - clocks_offset_ns(of->rec.timerfd.clockid) + value;
 	return 0;
 }
 
@@ -84,6 +86,14 @@ static int ask_timer(const struct observed_file *of, struct file *f)
 	return 0;
 }
 
+/* Its date, when it was given one: by the clock as the target sees it, in the time namespace that is bcr's, too. */
+static uint64_t date_of(const struct file *f, uint64_t date_ns)
+{
+	if (!f->timerfd.value_ns || !(f->timerfd.settime_flags & TFD_TIMER_ABSTIME))
+		return 0;
+	return date_ns + clocks_offset_ns(f->timerfd.clockid);
+}
+
 static int timerfd_collect(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f)
 {
 	const struct file_record *rec = &of->rec;
@@ -93,10 +103,13 @@ static int timerfd_collect(const struct collect_ctx *ctx, const struct observed_
 	f->timerfd.settime_flags = rec->timerfd.settime_flags;
 	f->timerfd.value_ns = rec->timerfd.value_ns;
 	f->timerfd.interval_ns = rec->timerfd.interval_ns;
+	f->timerfd.date_ns = date_of(f, rec->timerfd.date_ns);
 	if (f->timerfd.ticks && f->timerfd.interval_ns && !f->timerfd.value_ns) {
 		int err = ask_timer(of, f);
 		if (err)
 			return err;
+		f->timerfd.date_ns = date_of(f, clocks_now_ns(f->timerfd.clockid) - clocks_offset_ns(f->timerfd.clockid) +
+						f->timerfd.value_ns);
 	}
 	return common_collect_owner(ctx, of, f);
 }
@@ -165,25 +178,51 @@ static struct timespec timespec_of(uint64_t ns)
 	return (struct timespec){ .tv_sec = ns / NSEC, .tv_nsec = ns % NSEC };
 }
 
-/* An absolute timer is set to what its clock will show when the remaining time is over: the image keeps no date. */
-static int set_timer(const struct file *f, int fd)
+/* Do dates of the dump mean the same here? The calendar's do; those of the other clocks begin with the boot. */
+static bool date_holds(const struct model *m, const struct file *f)
 {
-	uint64_t value = f->timerfd.value_ns;
+	char own[CLOCKS_NAME_BYTES];
+
+	if (!f->timerfd.date_ns)
+		return false;
+	if (f->timerfd.clockid == CLOCK_REALTIME || f->timerfd.clockid == CLOCK_REALTIME_ALARM)
+		return true;
+	clocks_name(own);
+	return own[0] && !strcmp(own, m->clocks);
+}
+
+/* A date that passed while the target was away: it has expired as often as it would have. */
+static void catch_up(uint64_t now, uint64_t interval, uint64_t *date, uint64_t *ticks)
+{
+	uint64_t missed = interval ? (now - *date) / interval + 1 : 1;
+
+	*ticks += missed;
+	*date = interval ? *date + missed * interval : 0;
+}
+
+/* A date that does not hold here is what the clock will show when the time that remained is over. */
+static int set_timer(const struct model *m, const struct file *f, int fd)
+{
+	uint64_t value = f->timerfd.value_ns, ticks = f->timerfd.ticks;
 
 	if (value && f->timerfd.settime_flags & TFD_TIMER_ABSTIME) {
-		struct timespec now;
-		clockid_t clock = f->timerfd.clockid;
+		uint64_t now_ns = clocks_now_ns(f->timerfd.clockid);
 
-		if (clock_gettime(clock, &now))
+		if (!now_ns)
 			return -errno;
-		uint64_t now_ns = now.tv_sec * NSEC + now.tv_nsec;
-		value = value > MAX_NS - now_ns ? MAX_NS : value + now_ns;
+		if (!date_holds(m, f)) {
+			value = value > MAX_NS - now_ns ? MAX_NS : value + now_ns;
+		} else {
+			value = f->timerfd.date_ns;
+			if (value <= now_ns)
+				catch_up(now_ns, f->timerfd.interval_ns, &value, &ticks);
+		}
 	}
 	struct itimerspec its = { .it_value = timespec_of(value), .it_interval = timespec_of(f->timerfd.interval_ns) };
 	if (timerfd_settime(fd, f->timerfd.settime_flags, &its, NULL))
 		return -errno;
 	/* The kernel does not take 0, which it begins with. */
-	if (f->timerfd.ticks && ioctl(fd, BCR_TFD_IOC_SET_TICKS, &f->timerfd.ticks))
+	if (ticks && ioctl(fd, BCR_TFD_IOC_SET_TICKS, &ticks))
 		return -errno;
 	return 0;
 }
@@ -194,7 +233,7 @@ static int timerfd_restore(const struct restore_ctx *ctx, const struct file *f, 
 
 	if (fd < 0)
 		return fail(-errno, "timerfd %u: make one for clock %u", f->id, f->timerfd.clockid);
-	int err = set_timer(f, fd);
+	int err = set_timer(ctx->m, f, fd);
 	if (err)
 		return fail(err, "timerfd %u: set it to %" PRIu64 " ns, %" PRIu64 " expirations", f->id,
 			    f->timerfd.value_ns, f->timerfd.ticks);

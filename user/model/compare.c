@@ -276,6 +276,7 @@ static void cmp_timerfd(struct compare *c, const struct file *a, const struct fi
 	HEX(timerfd.settime_flags);
 	cmp_time(c, "timerfd.value_ns", a->timerfd.value_ns, b->timerfd.value_ns, c->slack_ns);
 	DEC(timerfd.interval_ns);
+	cmp_time(c, "timerfd.date_ns", a->timerfd.date_ns, b->timerfd.date_ns, c->slack_ns);
 }
 
 static void cmp_inet(struct compare *c, const struct file *a, const struct file *b)

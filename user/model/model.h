@@ -353,6 +353,7 @@ struct file {
 			uint32_t settime_flags;
 			uint64_t value_ns; /* remaining; 0: not armed */
 			uint64_t interval_ns;
+			uint64_t date_ns; /* armed with TFD_TIMER_ABSTIME: when, by its clock; 0: not, or not known */
 		} timerfd;
 		struct {
 			uint64_t mask; /* signals it hands out, bit n - 1 for signal n */
@@ -430,6 +431,7 @@ struct tty {
 
 struct model {
 	uint64_t uptime_us;            /* CLOCK_MONOTONIC at the stop */
+	char clocks[128];              /* which CLOCK_MONOTONIC and BOOTTIME its dates are of (sys/clocks.h); "": not known */
 	uint32_t root_ns[8];           /* observer's own: pid, net, ipc, uts, mnt, user, cgroup, time */
 	VEC(struct task) tasks;        /* root first, parents before children */
 	VEC(struct mm *) mms;

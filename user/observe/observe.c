@@ -26,6 +26,7 @@
 #include "observe/refuse.h"
 #include "observe/run.h"
 #include "observe/timers.h"
+#include "sys/clocks.h"
 #include "sys/label.h"
 
 /* How often a running tree may change under an observation before bcr gives up. */
@@ -146,6 +147,7 @@ static int run_once(struct run *r)
 	r->obs.tracked = r->o->tracked;
 	memcpy(r->m->root_ns, r->o->root_ns, sizeof(r->m->root_ns));
 	clock_gettime(CLOCK_MONOTONIC, &now);
+	clocks_name(r->m->clocks);
 	r->m->uptime_us = now.tv_sec * 1000000ULL + now.tv_nsec / 1000;
 	int err = run_note(r, r->o->ops->run(r->o->state, r->stopped, &r->obs));
 	if (!err && !r->m->tasks.nr)
