@@ -21,6 +21,7 @@ enum {
 	SLACK_BYTES = 16 << 20,
 	PARK_BYTES = 1 << 20,
 	STACK_ROOM_BYTES = 10 << 20,
+	MAPPINGS_ON_TOP = 32,             /* of the hole, buffers, and the ends of what is unmapped bit by bit */
 	GAP_BYTES = 16 * MODEL_PAGE_SIZE, /* between staged mappings, so that they do not merge */
 	HUGE_ALIGN = 2 << 20,             /* of the hole; and of what may be of huge pages in it */
 };
@@ -67,6 +68,15 @@ static int read_own_attributes(struct own_layout *ret)
 	return 0;
 }
 
+/* How many mappings a process may have. */
+static uint64_t read_max_map_count(void)
+{
+	_cleanup_fclose_ FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
+	uint64_t max = 0;
+
+	return f && fscanf(f, "%" SCNu64, &max) == 1 ? max : 0;
+}
+
 int own_layout_read(struct own_layout *ret)
 {
 	_cleanup_fclose_ FILE *maps = fopen("/proc/self/maps", "re");
@@ -94,6 +104,7 @@ int own_layout_read(struct own_layout *ret)
 			return fail(-ENOMEM, "bcr's own mappings");
 	}
 	ret->max_fd = highest_fd();
+	ret->max_map_count = read_max_map_count();
 	ret->can_set_timer_ids = prctl(BCR_PR_TIMER_CREATE_RESTORE_IDS, BCR_PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0,
 				       0) >= 0;
 	return read_own_attributes(ret);
@@ -348,10 +359,27 @@ static int size_shmems(struct restore_plan *p)
 	return 0;
 }
 
+/* While a task is made, bcr's own mappings are there as well, and those of the hole. */
+static int check_map_counts(const struct restore_plan *p)
+{
+	uint64_t own = p->own.ranges.nr + MAPPINGS_ON_TOP + p->m->shmems.nr;
+
+	VEC_FOREACH(mm, &p->m->mms) {
+		if (p->own.max_map_count && (*mm)->vmas.nr + own > p->own.max_map_count)
+			return fail(0, "pid %d has %zu mappings, and bcr needs %" PRIu64 " more while it makes them, but a process may have "
+				    "%" PRIu64 " in all: raise vm.max_map_count", (*mm)->pid, (*mm)->vmas.nr, own,
+				    p->own.max_map_count);
+	}
+	return 0;
+}
+
 int plan_addresses(struct restore_plan *p)
 {
 	uint64_t area = area_limit(p), staging = 0, shmem = 0;
-	int err = find_all_staged(p);
+	int err = check_map_counts(p);
+
+	if (!err)
+		err = find_all_staged(p);
 
 	if (!err)
 		err = size_shmems(p);

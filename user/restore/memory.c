@@ -505,6 +505,12 @@ int task_map_memory(struct restore *r, const struct task_plan *tp, const struct 
 
 	if (!buf)
 		return fail(-ENOMEM, "pid %d: buffer for its memory", tp->task->pid);
+	/*
+	 * It is kept free by a mapping, which each staged one would cut once more: that is twice as many as a process
+	 * may have. The kernel puts nothing of bcr's there by itself, from the top down.
+	 */
+	if (!parent)
+		munmap((void *)(uintptr_t)r->plan->staging, r->plan->shmem - r->plan->staging);
 	VEC_FOREACH(vma, &tp->mm->vmas) {
 		struct filling fl = { .r = r, .tp = tp, .contents = tp->mm, .vma = vma, .buf = buf, .from = &from, .file = &file };
 

@@ -31,6 +31,7 @@ struct own_layout {
 	bool mce_kill, memory_merge;       /* PR_MCE_KILL_GET is another one than the default */
 	bool no_new_privs;
 	int max_fd;                        /* highest descriptor in use */
+	uint64_t max_map_count;            /* vm.max_map_count; 0: not known */
 };
 
 /* Reads it from /proc/self/maps. Failure has been reported. */
