@@ -57,9 +57,11 @@ check_stats() {
 }
 
 decoded=0
-for name in rich memory signals sessions creds threads cow interrupted crowd; do
+for name in rich memory signals sessions creds threads cow interrupted crowd memfd_contents sysv_shm unlinked_file; do
 	say "$name"
-	target "$PWD/$name" "$lib/$name"
+	program=$lib/$name
+	[ -x "$program" ] || program=$BUILD/tests/kinds/$name
+	target "$PWD/$name" "$program"
 	dump "$PWD/images-$name" "$pid"
 	gone "$pid"
 	decode "$PWD/images-$name" "$pid"

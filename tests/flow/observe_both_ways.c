@@ -699,6 +699,19 @@ static void with_memory_objects(void)
 	hold();
 }
 
+/* A file without a name, open and mapped. */
+static void with_unlinked_file(void)
+{
+	char name[] = "/tmp/bcr-unlinked.XXXXXX";
+	int fd = MUST(mkstemp(name));
+
+	MUST(pwrite(fd, "text", 4, PAGE));
+	MUST(fchmod(fd, 0640));
+	map(2, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	MUST(unlink(name));
+	hold();
+}
+
 /* It never returns, on a stack that the address sanitizer does not know. */
 __attribute__((no_sanitize("address"))) static int clone_main(void *arg)
 {
@@ -816,6 +829,7 @@ static const struct {
 	{ with_grown_stack, 1 },
 	{ with_shared_file, 1 },
 	{ with_memory_objects, 1 },
+	{ with_unlinked_file, 1 },
 	{ with_session, 3 },
 	{ with_shared_memory_child, 2 },
 	{ with_clones, 5 },
@@ -908,7 +922,7 @@ static pid_t start_target(void)
 
 static int observe(const char *backend, pid_t root, struct model **ret)
 {
-	const struct observe_options opts = { .backend = backend, .any_tree = true };
+	const struct observe_options opts = { .backend = backend, .any_tree = true, .ghost_limit_bytes = 1 << 20 };
 	struct observer *o;
 	int err = observer_open(root, &opts, &o);
 

@@ -67,7 +67,7 @@ try() {
 	tried=$((tried + 1))
 }
 
-for mode in uffd-missing uffd-wp deleted-shared deleted-private aio io-uring \
+for mode in uffd-missing uffd-wp aio io-uring \
 	io-uring-closed perf; do
 	try $mode "$lib/refused_memory" $mode
 done
@@ -76,7 +76,7 @@ for mode in seccomp-strict seccomp-filter seccomp-filter-thread thread-files thr
 	children-pid children-time; do
 	try $mode "$lib/refused_tasks" $mode
 done
-for mode in cwd root exe flock posix ofd lease; do
+for mode in cwd root flock posix ofd lease; do
 	try $mode "$lib/refused_files" $mode
 done
 
@@ -125,7 +125,7 @@ else
 	say "32-bit: not on this machine: $(cat 32-bit/log)"
 fi
 
-try several-mappings "$lib/refused_memory" uffd-missing deleted-shared deleted-private aio
+try several-mappings "$lib/refused_memory" uffd-missing uffd-wp aio
 try several-states "$lib/refused_tasks" seccomp-filter ns-uts ns-ipc share-vm
 say "$tried states refused"
 [ $tried -ge 40 ] || fail "only $tried states could be tried on this machine"

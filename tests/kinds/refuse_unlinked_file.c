@@ -1,13 +1,21 @@
-/* A file without a name. */
+/* Unlinked files that are not carried: too large a one, and one of which the directory has gone as well. */
+#include <sys/stat.h>
 
 #include "target.h"
 
+enum { PIECE = 1 << 20 };
+
 int main(void)
 {
-	int fd = open("file", O_RDWR | O_CREAT, 0600);
+	static char bytes[PIECE];
+	int large = open("large", O_RDWR | O_CREAT, 0600);
 
-	CHECK(fd >= 0 && !unlink("file"));
-	target_expect_refusal("unlinked");
+	memset(bytes, 'x', sizeof(bytes));
+	for (int i = 0; i < 2; i++)
+		CHECK_EQUAL(write(large, bytes, PIECE), PIECE);
+	CHECK(!unlink("large") && !mkdir("directory", 0700));
+	CHECK(open("directory/file", O_RDWR | O_CREAT, 0600) >= 0 && !unlink("directory/file") && !rmdir("directory"));
+	target_expect_refusal("raise --ghost-limit (now 1048576)");
 	target_ready();
 	return target_pass();
 }

@@ -436,6 +436,30 @@ static inline struct shmem *make_shmems(struct model *m, struct file *memfd)
 	return anon;
 }
 
+/* Two open files without names, of the same file. With a hole it goes into the image by pieces, without one as a whole. */
+static inline void make_ghost(struct model *m, bool whole, struct file *ret[2])
+{
+	struct ghost *g = model_add_ghost(m, 0);
+	struct ghost_piece piece = { whole ? 0 : 4096, 100, malloc(100) }, last = { 20480, 7, malloc(7) };
+
+	memset(piece.data, 'g', 100);
+	memset(last.data, 'h', 7);
+	g->mode = S_IFREG | 04750;
+	g->uid = 7, g->gid = 8, g->dev = 9 << 20 | 10, g->ino = 1ULL << 40;
+	g->atime_us = 1234567890123456, g->mtime_us = 999999;
+	g->size_bytes = whole ? 100 : 1 << 20;
+	VEC_PUSH(&g->pieces, piece);
+	if (whole)
+		free(last.data);
+	else
+		VEC_PUSH(&g->pieces, last);
+	for (int i = 0; i < 2; i++) {
+		ret[i] = make_reg(m, whole ? "/tmp/whole" : "/tmp/holes", g->mode);
+		ret[i]->reg.size_bytes = g->size_bytes;
+		ret[i]->reg.ghost_id = g->id;
+	}
+}
+
 static inline struct model *make_model(void)
 {
 	struct model *m = model_create();
@@ -454,11 +478,18 @@ static inline struct model *make_model(void)
 		m->root_ns[i] = i + 1;
 	memfd->pos = 4321;
 	add_fd(few, 1, memfd, true);
+	add_fd(few, 2, m->files.v[1], false);
+	for (int whole = 0; whole < 2; whole++) {
+		struct file *gone[2];
+
+		make_ghost(m, whole, gone);
+		add_fd(few, 10 + 2 * whole, gone[0], false);
+		add_fd(few, 11 + 2 * whole, gone[1], false);
+	}
 	fs->pid = ROOT;
 	fs->cwd_file_id = cwd->id;
 	fs->root_file_id = root->id;
 	fs->umask = 027;
-	add_fd(few, 2, m->files.v[1], false);
 
 	struct mm *mm = make_mm(m, ROOT, exe, shmem), *mm2 = make_mm(m, CHILD, exe, shmem);
 	struct task *t = make_task(m, ROOT, 1, mm->id, files->id, fs->id);

@@ -261,6 +261,7 @@ static void same_file(const struct file *x, const struct file *y)
 		SAME(reg.size_bytes);
 		SAME(reg.mode);
 		SAME(reg.rdev);
+		SAME(reg.ghost_id);
 		break;
 	case FILE_PIPE:
 	case FILE_FIFO:
@@ -337,6 +338,27 @@ static void same_shmem(const char *what, const struct shmem *a, const struct shm
 	EACH_PAIR(pages, a, b, same_pages(what, x, y));
 }
 
+static void same_ghost(const struct ghost *a, const struct ghost *b)
+{
+	const struct ghost *x = a, *y = b;
+	const char *what = "file without a name";
+
+	SAME(id);
+	SAME(uid);
+	SAME(gid);
+	SAME(mode);
+	SAME(dev);
+	SAME(ino);
+	SAME(atime_us);
+	SAME(mtime_us);
+	SAME(size_bytes);
+	EACH_PAIR(pieces, a, b, {
+		SAME(offset_bytes);
+		SAME(len_bytes);
+		CHECK(x->len_bytes != y->len_bytes || !memcmp(x->data, y->data, x->len_bytes), "%s: contents", what);
+	});
+}
+
 static void same_model(const struct model *a, const struct model *b)
 {
 	const char *what = "model";
@@ -344,6 +366,7 @@ static void same_model(const struct model *a, const struct model *b)
 	EACH_PAIR(tasks, a, b, same_task(x, y));
 	EACH_PAIR(mms, a, b, same_mm(*x, *y));
 	EACH_PAIR(shmems, a, b, same_shmem("shared memory", *x, *y));
+	EACH_PAIR(ghosts, a, b, same_ghost(*x, *y));
 	EACH_PAIR(fss, a, b, same_fs("fs", *x, *y));
 	EACH_PAIR(files, a, b, same_file(*x, *y));
 	EACH_PAIR(pipes, a, b, same_pipe("pipe", *x, *y));

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "capture/capture.h"
+#include "kinds/ghost.h"
 #include "kinds/kinds.h"
 
 static const struct task *table_owner(const struct model *m, uint32_t files_id)
@@ -32,10 +33,22 @@ static bool any_has_content(const struct model *m)
 	return false;
 }
 
+/* Files without a name are read once, whoever has them. */
+static int capture_ghosts(struct model *m)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < m->ghosts.nr; i++)
+		err = ghost_read(m->ghosts.v[i]);
+	return err;
+}
+
 int capture_files(struct model *m)
 {
-	if (!any_has_content(m))
-		return 0;
+	int ghosts_err = capture_ghosts(m);
+
+	if (ghosts_err || !any_has_content(m))
+		return ghosts_err;
 
 	_cleanup_free_ bool *done = calloc(m->next_id + 1, sizeof(*done));
 	if (!done)

@@ -73,6 +73,8 @@ static int load_all(struct load *l)
 		err = load_shmem_objects(l);
 	if (!err)
 		err = load_files(l);
+	if (!err)
+		err = load_ghosts(l);
 	for (size_t i = 0; !err && i < l->m->tasks.nr; i++)
 		err = load_one(l, &l->m->tasks.v[i]);
 	if (!err)

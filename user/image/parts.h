@@ -37,6 +37,7 @@ int save_shmems(struct save *s); /* memfd, pagemap-shmem-N */
 /* Memory objects but memory files, for bcr-objects. Returns -ENOMEM or 0. */
 int fill_shmem_objects(struct arena *a, const struct model *m, BcrObjectsEntry *msg);
 int save_files(struct save *s); /* files, fdinfo-N, pipes-data, fifo-data, sk-queues, tty-info */
+int save_ghosts(struct save *s); /* remap-fpath, ghost-file-N */
 int save_objects(struct save *s);
 
 /* What is in pairs of Unix sockets: sk-queues. */
@@ -75,6 +76,7 @@ int load_pstree(struct load *l); /* tasks and threads, numbers only */
 int load_ids(struct load *l);
 int load_objects(struct load *l);
 int load_files(struct load *l);
+int load_ghosts(struct load *l); /* after the files */
 /* Once all open files are there: pairs of Unix sockets, what is in them, who made one. */
 int load_pairs(struct load *l);
 int load_queues(struct load *l);

@@ -68,6 +68,8 @@ int image_set_save(struct image_set *set, const struct model *m)
 	if (!err)
 		err = save_files(&s);
 	if (!err)
+		err = save_ghosts(&s);
+	if (!err)
 		err = save_shmems(&s);
 	if (!err)
 		err = save_objects(&s);

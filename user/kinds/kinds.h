@@ -20,7 +20,10 @@ struct collect_ctx {
 	uint32_t (*find_file)(const struct collect_ctx *ctx, uint64_t ident);
 	/* The memory object behind a file, made when it is new; NULL when out of memory. */
 	struct shmem *(*shmem)(const struct collect_ctx *ctx, const struct observed_file *of, enum shmem_sort sort);
-	void *arg; /* of both */
+	/* The same for a file that has no name any more. */
+	struct ghost *(*ghost)(const struct collect_ctx *ctx, const struct observed_file *of);
+	uint64_t ghost_limit_bytes; /* larger ones are refused */
+	void *arg; /* of these three */
 	bool stopped;
 };
 
@@ -37,10 +40,10 @@ struct restore_ctx {
 	 */
 	int (*hold)(const struct restore_ctx *ctx, uint32_t file_id, int fd);
 	/*
-	 * Opens anew, with these flags, a file without a name that has been made already: a memory file (id of its struct
-	 * shmem). *ret is an owned descriptor. 0 or a reported failure.
+	 * Opens anew, with these flags, a file without a name that has been made already: a memory file, an unlinked one.
+	 * *ret is an owned descriptor. 0 or a reported failure.
 	 */
-	int (*open_object)(const struct restore_ctx *ctx, uint32_t id, uint32_t flags, int *ret);
+	int (*open_object)(const struct restore_ctx *ctx, const struct file *f, uint32_t flags, int *ret);
 	void *arg; /* of these three */
 };
 

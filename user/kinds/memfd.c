@@ -100,7 +100,7 @@ static int memfd_load(struct model *m, const FileEntry *msg, struct file *f)
 static int memfd_restore(const struct restore_ctx *ctx, const struct file *f, int *ret)
 {
 	_cleanup_close_ int fd = -1;
-	int err = ctx->open_object(ctx, f->memfd.shmem_id, f->flags, &fd);
+	int err = ctx->open_object(ctx, f, f->flags, &fd);
 
 	if (err || f->flags & O_PATH) {
 		*ret = take_fd(&fd);

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "kinds/common.h"
+#include "kinds/ghost.h"
 #include "kinds/path.h"
 #include "observe/observe.h"
 #include "sys/proc.h"
@@ -107,12 +108,13 @@ static int reg_collect(const struct collect_ctx *ctx, const struct observed_file
 	int err = check_kind(ctx, of);
 
 	if (!err)
-		err = path_check(ctx, of);
+		err = ghost_match(rec) ? ghost_collect(ctx, of, f) : path_check(ctx, of);
 	if (!err)
 		err = common_collect_owner(ctx, of, f);
 	if (err)
 		return err;
-	f->path = strdup(of->path);
+	if (!f->path)
+		f->path = strdup(of->path);
 	if (!f->path)
 		return fail(-ENOMEM, "%s: note a file", path_where(of).text);
 	f->reg.rdev = rec->rdev;
@@ -234,7 +236,7 @@ int reg_open(const struct file *f, uint32_t flags, int *ret)
 static int reg_restore(const struct restore_ctx *ctx, const struct file *f, int *ret)
 {
 	_cleanup_close_ int fd = -1;
-	int err = reg_open(f, f->flags, &fd);
+	int err = f->reg.ghost_id ? ctx->open_object(ctx, f, f->flags, &fd) : reg_open(f, f->flags, &fd);
 
 	if (!err && !(f->flags & O_PATH)) {
 		if (f->pos && lseek(fd, f->pos, SEEK_SET) < 0)
@@ -259,6 +261,8 @@ static void reg_show(const struct model *m, const struct file *f, FILE *out)
 	fputc(' ', out);
 	for (const char *at = f->path ? f->path : "?"; *at; at++)
 		fputc(iscntrl((unsigned char)*at) ? '?' : *at, out);
+	if (f->reg.ghost_id)
+		fprintf(out, ", unlinked");
 	fprintf(out, ", %s", f->flags & O_PATH ? "path only" : access[f->flags & O_ACCMODE]);
 	if (f->pos)
 		fprintf(out, " at %" PRIu64, f->pos);

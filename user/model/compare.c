@@ -331,6 +331,23 @@ static void cmp_unix(struct compare *c, const struct file *a, const struct file 
 	DEC(unix_sk.cred_gid);
 }
 
+static void cmp_ghost_id(struct compare *c, uint32_t ia, uint32_t ib)
+{
+	if (!cmp_id(c, "file without a name", ia, ib))
+		return;
+	const struct ghost *a = model_find_ghost(c->a, ia), *b = model_find_ghost(c->b, ib);
+	if (!a || !b) {
+		differ(c, "file without a name", a ? "there" : "missing", b ? "there" : "missing");
+		return;
+	}
+	HEX(mode);
+	DEC(uid);
+	DEC(gid);
+	HEX(dev);
+	DEC(ino);
+	DEC(size_bytes);
+}
+
 static void cmp_file(struct compare *c, const struct file *a, const struct file *b)
 {
 	DEC(type);
@@ -350,6 +367,7 @@ static void cmp_file(struct compare *c, const struct file *a, const struct file 
 		HEX(reg.mode);
 		HEX(reg.rdev);
 		DEC(reg.mnt_id);
+		cmp_ghost_id(c, a->reg.ghost_id, b->reg.ghost_id);
 		break;
 	case FILE_PIPE:
 	case FILE_FIFO:

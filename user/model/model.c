@@ -56,6 +56,7 @@ uint32_t model_new_id(struct model *m)
 
 DEFINE_OBJECTS(mm, mms)
 DEFINE_OBJECTS(shmem, shmems)
+DEFINE_OBJECTS(ghost, ghosts)
 DEFINE_OBJECTS(fs, fss)
 DEFINE_OBJECTS(fdtable, fdtables)
 DEFINE_OBJECTS(file, files)
@@ -146,6 +147,19 @@ static void shmem_destroy(struct shmem *s)
 	free(s);
 }
 
+void ghost_clear(struct ghost *g)
+{
+	VEC_FOREACH(piece, &g->pieces)
+		free(piece->data);
+	VEC_FREE(&g->pieces);
+}
+
+static void ghost_destroy(struct ghost *g)
+{
+	ghost_clear(g);
+	free(g);
+}
+
 static void mark_files(const struct model *m, bool *used)
 {
 	VEC_FOREACH(t, &m->fdtables)
@@ -177,6 +191,8 @@ int model_prune_files(struct model *m)
 			used[(*f)->pipe.pipe_id] = true;
 		if ((*f)->type == FILE_MEMFD)
 			used[(*f)->memfd.shmem_id] = true;
+		if ((*f)->type == FILE_REG)
+			used[(*f)->reg.ghost_id] = true;
 		m->files.v[nr++] = *f;
 	}
 	m->files.nr = nr;
@@ -188,6 +204,14 @@ int model_prune_files(struct model *m)
 			shmem_destroy(*s);
 	}
 	m->shmems.nr = nr;
+	nr = 0;
+	VEC_FOREACH(g, &m->ghosts) {
+		if (used[(*g)->id])
+			m->ghosts.v[nr++] = *g;
+		else
+			ghost_destroy(*g);
+	}
+	m->ghosts.nr = nr;
 	nr = 0;
 	VEC_FOREACH(p, &m->pipes) {
 		if (used[(*p)->id]) {
@@ -216,6 +240,8 @@ void model_destroy(struct model *m)
 	}
 	VEC_FOREACH(s, &m->shmems)
 		shmem_destroy(*s);
+	VEC_FOREACH(g, &m->ghosts)
+		ghost_destroy(*g);
 	VEC_FOREACH(fs, &m->fss)
 		free(*fs);
 	VEC_FOREACH(t, &m->fdtables) {
@@ -232,6 +258,7 @@ void model_destroy(struct model *m)
 	VEC_FREE(&m->tasks);
 	VEC_FREE(&m->mms);
 	VEC_FREE(&m->shmems);
+	VEC_FREE(&m->ghosts);
 	VEC_FREE(&m->fss);
 	VEC_FREE(&m->fdtables);
 	VEC_FREE(&m->files);

@@ -272,6 +272,27 @@ static inline uint64_t shmem_whole_bytes(const struct shmem *s)
 	return (s->size_bytes + page - 1) / page * page;
 }
 
+/* Bytes of a file, between holes. */
+struct ghost_piece {
+	uint64_t offset_bytes, len_bytes;
+	uint8_t *data; /* owned */
+};
+
+/* A regular file that has no name any more, and what is in it: for whoever has it open, mapped or as executable. */
+struct ghost {
+	uint32_t id;
+	uint32_t uid, gid;
+	uint32_t mode; /* st_mode */
+	uint32_t dev;  /* major << 20 | minor */
+	uint64_t ino;
+	uint64_t atime_us, mtime_us;
+	uint64_t size_bytes;
+	VEC(struct ghost_piece) pieces; /* ascending; after capture or load */
+	/* Observe only: where it can be opened while the target lives, /proc/PID/LINK. */
+	pid_t pid;
+	char link[64];
+};
+
 struct fs {
 	uint32_t id;
 	pid_t pid; /* of the task whose image (fs-PID) carries it */
@@ -336,6 +357,7 @@ struct file {
 			uint32_t mode; /* st_mode */
 			uint32_t rdev;
 			int32_t mnt_id;
+			uint32_t ghost_id; /* struct ghost: what `path` led to; 0: it does */
 		} reg;
 		struct {
 			uint32_t pipe_id; /* struct pipe */
@@ -436,6 +458,7 @@ struct model {
 	VEC(struct task) tasks;        /* root first, parents before children */
 	VEC(struct mm *) mms;
 	VEC(struct shmem *) shmems;
+	VEC(struct ghost *) ghosts;
 	VEC(struct fs *) fss;
 	VEC(struct fdtable *) fdtables;
 	VEC(struct file *) files;
@@ -457,6 +480,7 @@ uint32_t model_new_id(struct model *m);
 /* Each adds a zeroed object with a fresh id (or the given one, when not 0) and returns it; NULL when out of memory. */
 struct mm *model_add_mm(struct model *m, uint32_t id);
 struct shmem *model_add_shmem(struct model *m, uint32_t id);
+struct ghost *model_add_ghost(struct model *m, uint32_t id);
 struct fs *model_add_fs(struct model *m, uint32_t id);
 struct fdtable *model_add_fdtable(struct model *m, uint32_t id);
 struct file *model_add_file(struct model *m, uint32_t id);
@@ -473,6 +497,7 @@ struct thread *task_living(const struct task *t);
 struct task *model_find_task(const struct model *m, pid_t pid);
 struct mm *model_find_mm(const struct model *m, uint32_t id);
 struct shmem *model_find_shmem(const struct model *m, uint32_t id);
+struct ghost *model_find_ghost(const struct model *m, uint32_t id);
 struct fs *model_find_fs(const struct model *m, uint32_t id);
 struct fdtable *model_find_fdtable(const struct model *m, uint32_t id);
 struct file *model_find_file(const struct model *m, uint32_t id);
@@ -480,8 +505,8 @@ struct pipe *model_find_pipe(const struct model *m, uint32_t id);
 struct tty *model_find_tty(const struct model *m, uint32_t id);
 
 /*
- * Removes files that nothing in the model names any more (no descriptor, mapping, executable or directory), and then pipes and
- * shared memory. -ENOMEM or 0.
+ * Removes files that nothing in the model names any more (no descriptor, mapping, executable or directory), and then pipes, shared
+ * memory and files without names. -ENOMEM or 0.
  */
 int model_prune_files(struct model *m);
 
@@ -490,6 +515,9 @@ int model_prune_files(struct model *m);
  * find the old entry points there.
  */
 bool vma_has_own_pages(const struct vma *vma);
+
+/* Forgets what has been read of the file. */
+void ghost_clear(struct ghost *g);
 
 /* The root task; asserts that there is one. */
 struct task *model_root(const struct model *m);

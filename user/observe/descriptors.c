@@ -73,6 +73,11 @@ static struct shmem *run_find_shmem(const struct collect_ctx *ctx, const struct 
 	return run_shmem(ctx->arg, of, sort, of->rec.tgid, NULL);
 }
 
+static struct ghost *run_find_ghost(const struct collect_ctx *ctx, const struct observed_file *of)
+{
+	return run_ghost(ctx->arg, of);
+}
+
 struct collect_ctx run_collect_ctx(struct run *r)
 {
 	return (struct collect_ctx){
@@ -82,6 +87,8 @@ struct collect_ctx run_collect_ctx(struct run *r)
 		.ext_unix_sk = r->o->opts.ext_unix_sk,
 		.find_file = run_find_file,
 		.shmem = run_find_shmem,
+		.ghost = run_find_ghost,
+		.ghost_limit_bytes = r->o->opts.ghost_limit_bytes,
 		.arg = r,
 		.stopped = r->stopped,
 	};

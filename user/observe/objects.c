@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "kinds/kinds.h"
@@ -119,7 +120,9 @@ static int task_path(struct run *r, pid_t pid, uint64_t ident, const char *what,
 	*ret_id = 0;
 	if (!of)
 		return run_note(r, unsupported("pid %d: its %s is not known", pid, what));
-	if (observed_file_deleted(of))
+	if (!*of->link)
+		snprintf(of->link, sizeof(of->link), "exe"); /* directories are not opened in this way */
+	if (observed_file_deleted(of) && !S_ISREG(of->rec.mode))
 		return run_note(r, unsupported("pid %d: its %s %s has been deleted, which is not supported yet", pid,
 					       what, of->path ? of->path : ""));
 	return run_note(r, other_file(r, of, O_RDONLY, ret_id));
@@ -152,6 +155,8 @@ static int vma_file(struct run *r, pid_t pid, struct vma *vma, uint64_t ident)
 	int err = refuse_mapped_file(pid, vma, of);
 	if (err)
 		return run_note(r, err);
+	snprintf(of->link, sizeof(of->link), "map_files/%llx-%llx", (unsigned long long)vma->start, (unsigned long long)vma->end);
+	of->rec.tgid = pid;
 	err = vma->status & (VMA_ANON_SHARED | VMA_MEMFD) ? vma_shmem(r, pid, vma, of) : 0;
 	if (err || vma->status & VMA_ANON_SHARED)
 		return err;

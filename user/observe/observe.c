@@ -69,6 +69,7 @@ void run_deinit(struct run *r)
 	ident_map_deinit(&r->others);
 	ident_map_deinit(&r->mapped);
 	ident_map_deinit(&r->shmems);
+	ident_map_deinit(&r->ghosts);
 }
 
 int run_note(struct run *r, int err)

@@ -344,8 +344,9 @@ static const char *mapped_file_obstacle(const struct vma *vma, const struct obse
 	}
 	if (vma->status & (VMA_ANON_SHARED | VMA_MEMFD))
 		return NULL;
-	if (observed_file_deleted(of))
-		return "its file has been deleted, which is not supported yet";
+	/* One without any name is carried with its contents. */
+	if (observed_file_deleted(of) && of->rec.nlink)
+		return "its file has been deleted but has another name still, or has been replaced, which is not supported";
 	/* A private mapping of /dev/zero has the device as its file, and is mapped again in the same way. */
 	if (S_ISCHR(of->rec.mode) && of->rec.rdev == (1 << 20 | 5))
 		return NULL;

@@ -16,7 +16,7 @@ struct run {
 	bool stopped;
 	bool last_try;
 	bool refused;
-	struct ident_map mms, fss, sighands, tables, files, others, mapped, shmems;
+	struct ident_map mms, fss, sighands, tables, files, others, mapped, shmems, ghosts;
 };
 
 struct observer {
@@ -66,10 +66,11 @@ int run_remap(struct run *r, size_t i);
 
 /*
  * shmems.c: the memory object behind a file, made when it is new (NULL: out of memory), shown by this mapping of a
- * task or, without one, by the descriptor; what System V says of a segment; refuses segments that others have
+ * task or, without one, by the descriptor; the same for an unlinked file; what System V says of a segment; refuses segments that others have
  * attached; and, after mappings and descriptors have changed, finds out who has each object.
  */
 struct shmem *run_shmem(struct run *r, const struct observed_file *of, enum shmem_sort sort, pid_t pid, const struct vma *vma);
+struct ghost *run_ghost(struct run *r, const struct observed_file *of);
 int run_sysv(struct run *r, struct shmem *s);
 int run_foreign_shmems(struct run *r);
 void run_place_shmems(struct run *r);

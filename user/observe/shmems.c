@@ -1,9 +1,10 @@
 /*
  * Memory that is an object of its own: one struct shmem for each, whatever shows it (mappings of one or several
- * tasks, descriptors).
+ * tasks, descriptors). And files that have been unlinked.
  */
 #include <errno.h>
 #include <linux/mman.h>
+#include <stdio.h>
 #include <sys/mman.h>
 
 #include "base/log.h"
@@ -53,6 +54,28 @@ struct shmem *run_shmem(struct run *r, const struct observed_file *of, enum shme
 	if (vma && vma->flags & MAP_HUGETLB)
 		s->huge_bytes = 1ULL << (vma->flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK);
 	return s;
+}
+
+struct ghost *run_ghost(struct run *r, const struct observed_file *of)
+{
+	uint64_t key = ident_mix(of->rec.dev, of->rec.ino);
+	uint32_t id = ident_map_find(&r->ghosts, key);
+	struct ghost *g = id ? model_find_ghost(r->m, id) : NULL;
+
+	if (!g) {
+		g = model_add_ghost(r->m, 0);
+		if (!g || ident_map_add(&r->ghosts, key, g->id))
+			return NULL;
+	}
+	/* Whoever was seen last may live longest. */
+	g->dev = of->rec.dev;
+	g->ino = of->rec.ino;
+	g->pid = of->rec.tgid;
+	if (of->rec.fd >= 0)
+		snprintf(g->link, sizeof(g->link), "fd/%d", of->rec.fd);
+	else
+		snprintf(g->link, sizeof(g->link), "%s", of->link);
+	return g;
 }
 
 int run_sysv(struct run *r, struct shmem *s)

@@ -63,12 +63,14 @@ int restore_open_held(int held, uint32_t flags, const char *name, int *ret)
 
 int restore_open_file(const struct restore *r, const struct file *f, uint32_t flags, int *ret)
 {
-	return f->type == FILE_MEMFD ? shmem_open_file(r, f->memfd.shmem_id, flags, ret) : reg_open(f, flags, ret);
+	if (f->type == FILE_MEMFD)
+		return shmem_open_file(r, f->memfd.shmem_id, flags, ret);
+	return f->reg.ghost_id ? ghost_open_file(r, f, flags, ret) : reg_open(f, flags, ret);
 }
 
-static int open_object(const struct restore_ctx *ctx, uint32_t id, uint32_t flags, int *ret)
+static int open_object(const struct restore_ctx *ctx, const struct file *f, uint32_t flags, int *ret)
 {
-	return shmem_open_file(ctx->arg, id, flags, ret);
+	return restore_open_file(ctx->arg, f, flags, ret);
 }
 
 static struct restore_ctx context(struct restore *r, const struct task *self)

@@ -31,7 +31,8 @@ static void plan_fds(struct restore_plan *p)
 			tp->fd_exe = p->fd_files++;
 	}
 	p->fd_objects = p->fd_files + (int)p->m->files.nr;
-	p->nr_fds = (int)(p->m->files.nr + p->m->shmems.nr);
+	p->fd_ghosts = p->fd_objects + (int)p->m->shmems.nr;
+	p->nr_fds = (int)(p->m->files.nr + p->m->shmems.nr + p->m->ghosts.nr);
 }
 
 static int plan_threads(struct restore_plan *p, struct task_plan *tp)

@@ -106,7 +106,8 @@ struct restore_plan {
 	/* Descriptor numbers above all that tasks use. */
 	int fd_log, fd_err, fd_exe, fd_files; /* fd_files + i: m->files.v[i] */
 	int fd_objects;                       /* fd_objects + i: m->shmems.v[i], when it is a memory file */
-	int nr_fds;                           /* from fd_files on, of both */
+	int fd_ghosts;                        /* fd_ghosts + i: m->ghosts.v[i] */
+	int nr_fds;                           /* from fd_files on, of all three */
 };
 
 /* Where a mapping lies until the restorer moves it: its own address, or a staged one. */
@@ -188,6 +189,12 @@ void shmem_undo(struct restore *r);
 
 /* In any process of the restore: opens a memory file (id of its struct shmem) anew. Failure has been reported. */
 int shmem_open_file(const struct restore *r, uint32_t id, uint32_t flags, int *ret);
+
+/* Coordinator, ghost.c: makes the unlinked files, held as descriptors. Failure has been reported. */
+int ghosts_make(struct restore *r);
+
+/* In any process of the restore: opens one of them anew. Failure has been reported. */
+int ghost_open_file(const struct restore *r, const struct file *f, uint32_t flags, int *ret);
 
 /* Opens anew a file that is held as a descriptor, and has no name. Failure has been reported. */
 int restore_open_held(int held, uint32_t flags, const char *name, int *ret);

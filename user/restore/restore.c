@@ -209,7 +209,7 @@ static int check_files(const struct restore *r)
 {
 	VEC_FOREACH(fp, &r->m->files) {
 		const struct file *f = *fp;
-		int err = f->type == FILE_REG ? check_file(f, f->flags) : 0;
+		int err = f->type == FILE_REG && !f->reg.ghost_id ? check_file(f, f->flags) : 0;
 
 		if (err)
 			return err;
@@ -220,7 +220,7 @@ static int check_files(const struct restore *r)
 		VEC_FOREACH(vma, &(*mm)->vmas) {
 			const struct file *f = vma->file_id ? model_find_file(r->m, vma->file_id) : NULL;
 			bool same = prev && prev->file_id == vma->file_id && prev->fdflags == vma->fdflags;
-			int err = f && f->type == FILE_REG && !same ? check_file(f, vma->fdflags) : 0;
+			int err = f && f->type == FILE_REG && !f->reg.ghost_id && !same ? check_file(f, vma->fdflags) : 0;
 
 			if (err)
 				return err;
@@ -370,6 +370,8 @@ int restore_files(struct restore *r)
 
 	if (!err)
 		err = shmem_make_files(r);
+	if (!err)
+		err = ghosts_make(r);
 	return err ? err : files_hold(r);
 }
 

@@ -43,12 +43,6 @@ static void build_root_child(void)
 }
 
 /* The test has started us from a copy. */
-static void build_exe(void)
-{
-	NEED(unlink("copy") == 0);
-	EXPECT("pid %d: its executable .*copy.* has been deleted", getpid());
-}
-
 static void open_locked(const char *how)
 {
 	locked = open(how, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -133,7 +127,6 @@ int main(int argc, char **argv)
 	static const struct mode modes[] = {
 		{ "cwd", build_cwd_child, join_child },
 		{ "root", build_root_child, join_child },
-		{ "exe", build_exe, NULL },
 		{ "flock", build_flock, check_flock },
 		{ "posix", build_posix, check_posix },
 		{ "ofd", build_ofd, check_ofd },

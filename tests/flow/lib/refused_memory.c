@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-enum { PAGE = 4096, HUGE = 2 << 20, MAX = 16 };
+enum { PAGE = 4096, MAX = 16 };
 
 /* Every mapping holds its own words, which are compared in the end. */
 static struct {
@@ -76,28 +76,6 @@ static void build_uffd_wp(void)
 	map_registered(UFFDIO_REGISTER_MODE_WP);
 }
 
-static void map_deleted(int flags)
-{
-	int fd = open("mapped", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	NEED(fd >= 0 && ftruncate(fd, 2 * PAGE) == 0);
-	void *at = map(2 * PAGE, flags, fd);
-
-	NEED(at);
-	fill(at, 2 * PAGE);
-	NEED(unlink("mapped") == 0 && close(fd) == 0);
-	EXPECT_MAPPING(at, 2 * PAGE, "its file has been deleted");
-}
-
-static void build_deleted_shared(void)
-{
-	map_deleted(MAP_SHARED);
-}
-
-static void build_deleted_private(void)
-{
-	map_deleted(MAP_PRIVATE);
-}
-
 static void build_aio(void)
 {
 	unsigned long ctx = 0;
@@ -151,8 +129,6 @@ int main(int argc, char **argv)
 	static const struct mode modes[] = {
 		{ "uffd-missing", build_uffd_missing, check_filled },
 		{ "uffd-wp", build_uffd_wp, check_filled },
-		{ "deleted-shared", build_deleted_shared, check_filled },
-		{ "deleted-private", build_deleted_private, check_filled },
 		{ "aio", build_aio, NULL },
 		{ "io-uring", build_io_uring, NULL },
 		{ "io-uring-closed", build_io_uring_closed, NULL },
