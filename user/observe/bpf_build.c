@@ -558,22 +558,25 @@ static int add_exe(struct bpf_run *r, pid_t pid, const struct file_record *exe, 
 static void judge_thread(struct task_idents *id, const struct task_record *rec, const struct thread_record *t)
 {
 	const char *why = NULL;
+	/* Who is on the way out gives up one after the other, before its state says that it has exited. */
+	bool leaves = t->exit_state || !t->files || !t->fs || !t->nsproxy;
+	bool process_leaves = rec->exit_state || !rec->files || !rec->fs || !rec->nsproxy;
 
-	if (t->exit_state)
+	if (leaves)
 		return;
 	if (t->task_flags & (KPF_USER_WORKER | KPF_IO_WORKER) && !(t->task_flags & KPF_KTHREAD))
 		why = "is a worker of the kernel's own (io_uring, vhost)";
 	else if (t->io_uring)
 		why = "has an io_uring ring";
-	else if (t->files != rec->files && !rec->exit_state)
+	else if (t->files != rec->files && !process_leaves)
 		why = "has descriptors of its own (unshare(CLONE_FILES))";
-	else if (t->fs != rec->fs && !rec->exit_state)
+	else if (t->fs != rec->fs && !process_leaves)
 		why = "has a working directory of its own (unshare(CLONE_FS))";
-	else if (t->nsproxy != rec->nsproxy && !rec->exit_state)
+	else if (t->nsproxy != rec->nsproxy && !process_leaves)
 		why = "is in other namespaces than its process";
-	else if (t->personality != rec->personality && !rec->exit_state)
+	else if (t->personality != rec->personality && !process_leaves)
 		why = "has a personality(2) of its own";
-	else if (t->loginuid != rec->loginuid && !rec->exit_state)
+	else if (t->loginuid != rec->loginuid && !process_leaves)
 		why = "has a login uid of its own";
 	if (why && !id->refusal[0])
 		snprintf(id->refusal, sizeof(id->refusal), "its thread %u %s, which is not supported", t->tid, why);
