@@ -359,8 +359,13 @@ static bool sent_by_itself(const struct remote *r)
 		uint8_t bytes[128];
 	} info;
 
-	/* si_pid is in the target's own pid namespace; SI_TKILL with a SIGURG that we expect is enough. */
-	return ptrace_get_siginfo(r->tid, &info) == 0 && info.si.si_code == SI_TKILL;
+	if (ptrace_get_siginfo(r->tid, &info))
+		return false;
+	/*
+	 * si_pid is in the target's own pid namespace; SI_TKILL with a SIGURG that we expect is enough. Beyond RLIMIT_SIGPENDING the
+	 * kernel forgets who sent a signal: nobody.
+	 */
+	return info.si.si_code == SI_TKILL || (info.si.si_code == SI_USER && !info.si.si_pid);
 }
 
 int remote_run(struct remote *r, const struct cpu_regs *regs)
