@@ -337,6 +337,21 @@ static uint64_t area_limit(const struct restore_plan *p)
 	return page_up(limit);
 }
 
+ssize_t plan_shmem_index(const struct restore_plan *p, uint32_t shmem_id)
+{
+	size_t lo = 0, hi = p->m->shmems.nr;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (p->m->shmems.v[mid]->id < shmem_id)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < p->m->shmems.nr && p->m->shmems.v[lo]->id == shmem_id ? (ssize_t)lo : -1;
+}
+
 /* How much address space each shared memory object needs: as far as any mapping of it reaches. */
 static int size_shmems(struct restore_plan *p)
 {
@@ -350,10 +365,10 @@ static int size_shmems(struct restore_plan *p)
 		VEC_FOREACH(vma, &(*mm)->vmas) {
 			uint64_t end = vma->pgoff + (vma->end - vma->start);
 
-			for (size_t i = 0; vma->shmem_id && i < p->shmems.nr; i++) {
-				if (p->m->shmems.v[i]->id == vma->shmem_id && p->shmems.v[i].bytes < end)
-					p->shmems.v[i].bytes = end;
-			}
+			ssize_t i = vma->shmem_id ? plan_shmem_index(p, vma->shmem_id) : -1;
+
+			if (i >= 0 && p->shmems.v[i].bytes < end)
+				p->shmems.v[i].bytes = end;
 		}
 	}
 	return 0;

@@ -303,25 +303,22 @@ static int map_shmem(struct filling *fl)
 {
 	const struct restore_plan *p = fl->r->plan;
 	const struct vma *vma = fl->vma;
+	ssize_t i = plan_shmem_index(p, vma->shmem_id);
 
-	for (size_t i = 0; i < p->m->shmems.nr; i++) {
-		const struct shmem *s = p->m->shmems.v[i];
-		const struct shmem_place *place = &p->shmems.v[i];
+	if (i < 0)
+		return vma_fail(fl, 0, "its shared memory is not in the images");
+	const struct shmem *s = p->m->shmems.v[i];
+	const struct shmem_place *place = &p->shmems.v[i];
 
-		if (s->id != vma->shmem_id)
-			continue;
-		if (vma->pgoff > place->bytes || vma_bytes(vma) > place->bytes - vma->pgoff)
-			return vma_fail(fl, 0, "it is larger than its shared memory");
-		if (s->sort == SHMEM_SYSV && !vma->pgoff && vma_bytes(vma) == shmem_whole_bytes(s))
-			return attach(fl, s);
-		if (s->huge_bytes)
-			return map_from_file(fl, place);
-		if (mremap((void *)(uintptr_t)(place->at + vma->pgoff), 0, vma_bytes(vma), MREMAP_MAYMOVE | MREMAP_FIXED,
-			   fl->at) != fl->at)
-			return vma_fail(fl, -errno, "map its shared memory");
-		return 0;
-	}
-	return vma_fail(fl, 0, "its shared memory is not in the images");
+	if (vma->pgoff > place->bytes || vma_bytes(vma) > place->bytes - vma->pgoff)
+		return vma_fail(fl, 0, "it is larger than its shared memory");
+	if (s->sort == SHMEM_SYSV && !vma->pgoff && vma_bytes(vma) == shmem_whole_bytes(s))
+		return attach(fl, s);
+	if (s->huge_bytes)
+		return map_from_file(fl, place);
+	if (mremap((void *)(uintptr_t)(place->at + vma->pgoff), 0, vma_bytes(vma), MREMAP_MAYMOVE | MREMAP_FIXED, fl->at) != fl->at)
+		return vma_fail(fl, -errno, "map its shared memory");
+	return 0;
 }
 
 /* Index of the first mapping of the parent that ends behind `addr`. */

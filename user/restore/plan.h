@@ -113,6 +113,9 @@ struct restore_plan {
 /* Where a mapping lies until the restorer moves it: its own address, or a staged one. */
 taddr_t plan_vma_at(const struct restore_plan *p, const struct vma *vma);
 
+/* Position of a shared memory object in the model, and of its place; -1: there is none. */
+ssize_t plan_shmem_index(const struct restore_plan *p, uint32_t shmem_id);
+
 /* How everybody is made: fills `birth` of each task, and adds the helpers. Refuses what cannot be built. */
 int plan_tree(struct restore_plan *p, bool shell_job);
 
