@@ -522,6 +522,23 @@ static __always_inline bool has_io_uring(struct task_struct *t)
 	return rings && BPF_CORE_READ(rings, xa.xa_head);
 }
 
+enum { MAX_FILTERS = 32 };
+
+/* Is one of its filters watched? The kernel lets one thread have one such filter. */
+static __always_inline bool seccomp_notifies(struct task_struct *t)
+{
+	struct seccomp_filter *f = BPF_CORE_READ(t, seccomp.filter);
+
+	if (!bpf_core_field_exists(f->notif))
+		return false;
+	for (int i = 0; i < MAX_FILTERS && f; i++) {
+		if (BPF_CORE_READ(f, notif))
+			return true;
+		f = BPF_CORE_READ(f, prev);
+	}
+	return false;
+}
+
 static __always_inline void add_thread(struct task_struct *t)
 {
 	__u32 slot = nr_threads;
@@ -571,7 +588,7 @@ static __always_inline void add_thread(struct task_struct *t)
 	r->pdeath_signal = t->pdeath_signal;
 	if (bpf_core_field_exists(t->seccomp)) {
 		r->seccomp_mode = t->seccomp.mode;
-		r->seccomp_filters = t->seccomp.filter_count.counter;
+		r->seccomp_notifies = seccomp_notifies(t);
 	}
 	r->fs_base = t->thread.fsbase;
 	r->gs_base = t->thread.gsbase;

@@ -114,7 +114,8 @@ struct thread_record {
 	__s32 static_prio;
 	__u32 policy, rt_priority, reset_on_fork;
 	__u32 pdeath_signal;
-	__u32 seccomp_mode, seccomp_filters;
+	__u32 seccomp_mode;
+	__u32 seccomp_notifies; /* somebody else decides on calls, by a descriptor (SECCOMP_RET_USER_NOTIF) */
 	__u32 pkru;
 	__u32 fpu_bytes; /* of the xsave area in the array of FPU states; 0: not read */
 	__u32 fpu_wanted_bytes;

@@ -28,6 +28,23 @@ static struct restorer_control *control_of(const struct restorer_thread *th)
 	return (struct restorer_control *)((struct restorer_args *)th->args)->control;
 }
 
+static void arrive(struct restorer_control *c)
+{
+	__atomic_add_fetch(&c->arrived, 1, __ATOMIC_RELEASE);
+	control_wake(&c->arrived);
+}
+
+static void wait_for_phase(struct restorer_control *c, __u32 wanted)
+{
+	for (;;) {
+		__u32 phase = __atomic_load_n(&c->phase, __ATOMIC_ACQUIRE);
+
+		if (phase >= wanted)
+			return;
+		pie_syscall4(__NR_futex, &c->phase, FUTEX_WAIT, phase, 0);
+	}
+}
+
 static void report(struct restorer_thread *th, enum restorer_status status, long error, __u64 op)
 {
 	struct restorer_control *c = control_of(th);
@@ -38,8 +55,7 @@ static void report(struct restorer_thread *th, enum restorer_status status, long
 	__atomic_store_n(&slot->status, status, __ATOMIC_RELEASE);
 	if (status == RESTORER_FAILED)
 		__atomic_store_n(&c->failed, 1, __ATOMIC_RELEASE);
-	__atomic_add_fetch(&c->arrived, 1, __ATOMIC_RELEASE);
-	control_wake(&c->arrived);
+	arrive(c);
 }
 
 /* The coordinator ends everything that has failed: nothing sensible is left to do here. */
@@ -142,6 +158,11 @@ static long run_op(struct restorer_thread *th, const struct restorer_op *op)
 		return await_others(th);
 	if (op->code == RESTORER_DATE)
 		return make_date(op->args[0], op->args[1], (__s64 *)op->args[2]);
+	if (op->code == RESTORER_MEET) {
+		arrive(control_of(th));
+		wait_for_phase(control_of(th), op->args[0]);
+		return 0;
+	}
 	ret = pie_syscall6(op->nr, op->args[0], op->args[1], op->args[2], op->args[3], op->args[4], op->args[5]);
 	if (op->expect == RESTORER_ANY)
 		return 0;
@@ -151,17 +172,6 @@ static long run_op(struct restorer_thread *th, const struct restorer_op *op)
 	if (op->expect == RESTORER_SAME && (__u64)ret != op->args[op->expect_arg])
 		return -17; /* EEXIST */
 	return 0;
-}
-
-static void wait_for_resume(struct restorer_control *c)
-{
-	for (;;) {
-		__u32 phase = __atomic_load_n(&c->phase, __ATOMIC_ACQUIRE);
-
-		if (phase >= PHASE_RESUME)
-			return;
-		pie_syscall4(__NR_futex, &c->phase, FUTEX_WAIT, phase, 0);
-	}
 }
 
 __attribute__((noreturn)) static void leave(__u64 frame_sp)
@@ -189,7 +199,7 @@ void thread_run(struct restorer_thread *th)
 		}
 	}
 	report(th, RESTORER_READY, 0, 0);
-	wait_for_resume(control_of(th));
+	wait_for_phase(control_of(th), PHASE_RESUME);
 	leave(th->frame_sp);
 }
 

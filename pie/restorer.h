@@ -15,6 +15,7 @@
 
 enum restorer_op_code {
 	RESTORER_SYSCALL, /* issue `nr` with args; see `expect` */
+	RESTORER_MEET,    /* report an arrival, and wait for the phase args[0] */
 	RESTORER_CLONE,   /* make thread number args[0] of this process and let it run its own ops */
 	RESTORER_AWAIT,   /* wait until all other threads of this process have run theirs */
 	RESTORER_DATE,    /* what clock args[0] will show in args[1] ns, 1 ns at least: a timespec to address args[2] */
@@ -73,6 +74,8 @@ enum restorer_phase {
 	PHASE_FORK,   /* making the tree */
 	PHASE_TASKS,  /* all tasks exist and are traced: process groups */
 	PHASE_GROUPS, /* all are in their groups, helpers end (where there is anything to wait for): descriptors, ops */
+	PHASE_TRACED,  /* of a tree with seccomp: all threads exist and are traced, filters that whole processes have */
+	PHASE_FILTERS, /* filters of single threads, privileges */
 	PHASE_RESUME, /* all threads are ready: rt_sigreturn */
 };
 

@@ -430,9 +430,17 @@ struct sched_entity {
 	__u64 sum_exec_runtime;
 };
 
+struct notification;
+
+struct seccomp_filter {
+	struct seccomp_filter *prev;
+	struct notification *notif;
+};
+
 struct seccomp {
 	int mode;
 	atomic_t filter_count;
+	struct seccomp_filter *filter;
 };
 
 typedef struct cpumask {

@@ -117,6 +117,20 @@ static inline void make_thread(struct task *t, pid_t tid, uint8_t seed)
 		th->restart = (struct restart){ RESTART_NANOSLEEP, 230, CLOCK_MONOTONIC, 123456789 };
 }
 
+/* Loads that nobody needs, then "allow". */
+static inline void add_filter(struct model *m, uint32_t prev, uint32_t nr_loads)
+{
+	struct seccomp_filter *f = VEC_ADD(&m->seccomp_filters);
+
+	f->prev = prev;
+	f->flags = nr_loads ? 2 : 0;
+	f->len_bytes = 8 * (nr_loads + 1);
+	f->insns = calloc(nr_loads + 1, 8);
+	for (uint32_t i = 0; i < nr_loads; i++)
+		memcpy(f->insns + 8 * i, "\x20\x00\x00\x00\x04\x00\x00\x00", 8);
+	memcpy(f->insns + 8 * nr_loads, "\x06\x00\x00\x00\x00\x00\xff\x7f", 8);
+}
+
 /* The main thread exits, and leaves the process to others. */
 static inline void exit_thread(struct task *t, uint32_t exit_code)
 {
@@ -500,6 +514,9 @@ static inline struct model *make_model(void)
 	t->threads.v[1].sched_policy = SCHED_RR | SCHED_RESET_ON_FORK;
 	t->threads.v[1].sched_priority = 7;
 	t->threads.v[1].seccomp_mode = 1;
+	add_filter(m, 0, 1);
+	add_filter(m, 1, 0);
+	add_filter(m, 1, 0);
 	struct posix_timer timer = { .id = 3, .clockid = CLOCK_REALTIME, .notify = SIGEV_THREAD_ID, .signo = SIGRTMIN,
 				     .sigval = 0xdeadbeefcafe, .notify_tid = THREAD, .overrun = 2,
 				     .interval_ns = 5000000007, .value_ns = 999999999, .late_ns = 77, .date_ns = 1800000000123456789 };
@@ -509,6 +526,8 @@ static inline struct model *make_model(void)
 
 	t = make_task(m, CHILD, ROOT, mm2->id, few->id, fs->id);
 	make_thread(t, CHILD, 4);
+	t->threads.v[0].seccomp_mode = 2;
+	t->threads.v[0].seccomp_filter = 3;
 	t->state = TASK_STOPPED;
 	t->stop_signal = SIGTSTP;
 	t = make_task(m, SHARER, CHILD, mm->id, files->id, fs->id);

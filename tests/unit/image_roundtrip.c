@@ -104,6 +104,7 @@ static void same_thread(const char *what, const struct thread *x, const struct t
 	SAME(sched_priority);
 	SAME(pdeath_signal);
 	SAME(seccomp_mode);
+	SAME(seccomp_filter);
 	SAME(timer_slack_ns);
 	SAME_BYTES(affinity);
 	SAME(ioprio);
@@ -112,6 +113,19 @@ static void same_thread(const char *what, const struct thread *x, const struct t
 	SAME(spec_store_bypass);
 	SAME(spec_indirect_branch);
 	SAME(io_flusher);
+}
+
+static void same_filters(const struct model *x, const struct model *y)
+{
+	const char *what = "seccomp filter";
+
+	SAME(seccomp_filters.nr);
+	for (size_t i = 0; i < x->seccomp_filters.nr && i < y->seccomp_filters.nr; i++) {
+		const struct seccomp_filter *a = &x->seccomp_filters.v[i], *b = &y->seccomp_filters.v[i];
+
+		CHECK(a->prev == b->prev && a->flags == b->flags && a->len_bytes == b->len_bytes &&
+		      !memcmp(a->insns, b->insns, a->len_bytes), "seccomp filter %zu", i);
+	}
 }
 
 static void same_task(const struct task *x, const struct task *y)
@@ -363,6 +377,7 @@ static void same_model(const struct model *a, const struct model *b)
 {
 	const char *what = "model";
 
+	same_filters(a, b);
 	EACH_PAIR(tasks, a, b, same_task(x, y));
 	EACH_PAIR(mms, a, b, same_mm(*x, *y));
 	EACH_PAIR(shmems, a, b, same_shmem("shared memory", *x, *y));

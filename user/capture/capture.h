@@ -50,4 +50,12 @@ struct freeze;
  */
 int capture_thread_state(struct freeze *f, struct model *m);
 
+/*
+ * The seccomp filters of every thread of the model that has some, into the model; threads are in stops of ptrace. Failures have
+ * been reported. `judge`: nobody has looked yet whether somebody decides on calls by a descriptor; what may be so is refused.
+ * And of one thread: *ret as thread.seccomp_filter.
+ */
+int capture_seccomp(struct model *m, bool judge);
+int capture_seccomp_thread(struct model *m, pid_t pid, pid_t tid, uint32_t *ret);
+
 #endif

@@ -132,6 +132,7 @@ static int dump_in_worker(void *arg)
 	step_observer_undo(&f);
 	model_destroy(f.running);
 	model_destroy(f.model);
+	VEC_FREE(&f.seccomp);
 	return 0;
 }
 

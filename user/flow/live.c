@@ -6,6 +6,7 @@
  * and looked at again, up to STOP_TRIES times. A cut that cannot be completed is made again, up to CUT_TRIES times.
  */
 #include <errno.h>
+#include <linux/seccomp.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -105,6 +106,46 @@ static int look_before_stop(struct flow *f)
 	return err ? err : tracker_follow(f->tracker);
 }
 
+static int read_seccomp_of(void *arg, pid_t pid, pid_t tid, const struct cpu_regs *regs)
+{
+	struct flow *f = arg;
+	struct seccomp_of of = { .tid = tid };
+	int err = capture_seccomp_thread(f->model, pid, tid, &of.filter);
+
+	(void)regs;
+	if (!err && of.filter && VEC_PUSH(&f->seccomp, of))
+		err = fail(-ENOMEM, "pid %d thread %d: note its seccomp filters", pid, tid);
+	return err;
+}
+
+/* Filters come to be seldom: they are looked for where some had been before the stop. */
+static int read_seccomp(struct flow *f)
+{
+	f->seccomp.nr = 0;
+	if (!step_has_seccomp(f->model))
+		return 0;
+	int err = freeze_need_ptrace(f->freeze);
+	return err ? err : observer_each_thread(f->observer, read_seccomp_of, f);
+}
+
+/* To the threads as they were in the stop. -EAGAIN: one got its first filter right before it. */
+static int apply_seccomp(struct flow *f)
+{
+	VEC_FOREACH(t, &f->model->tasks) {
+		VEC_FOREACH(th, &t->threads) {
+			if (th->seccomp_mode != SECCOMP_MODE_FILTER || th->exited || t->state == TASK_ZOMBIE)
+				continue;
+			VEC_FOREACH(of, &f->seccomp) {
+				if (of->tid == th->tid)
+					th->seccomp_filter = of->filter;
+			}
+			if (!th->seccomp_filter)
+				return -EAGAIN;
+		}
+	}
+	return 0;
+}
+
 /*
  * Reads what changes by itself. When the rest is not what it was, -EAGAIN: another look, another stop; or, at last,
  * all of it is observed inside this one.
@@ -117,7 +158,7 @@ static int read_stopped(struct flow *f)
 		return err;
 	if (f->same) {
 		f->model->uptime_us = clock_us();
-		return 0;
+		return read_seccomp(f);
 	}
 	if (!err && f->restops + 1 < STOP_TRIES)
 		return -EAGAIN;
@@ -164,6 +205,8 @@ static int refresh_model(struct flow *f)
 
 	if (err == -EOPNOTSUPP || (!err && nr))
 		return step_refused(f, nr);
+	if (!err)
+		err = apply_seccomp(f);
 	if (!err)
 		step_finish_tasks(f);
 	return err;

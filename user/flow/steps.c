@@ -2,6 +2,7 @@
 #include "flow/steps.h"
 
 #include <errno.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -179,6 +180,15 @@ void step_finish_tasks(struct flow *f)
 	capture_fix_syscalls(f->model, f->waits);
 }
 
+bool step_has_seccomp(const struct model *m)
+{
+	VEC_FOREACH(t, &m->tasks)
+		VEC_FOREACH(th, &t->threads)
+			if (th->seccomp_mode == SECCOMP_MODE_FILTER)
+				return true;
+	return false;
+}
+
 int step_observe_stopped(struct flow *f)
 {
 	int err = step_look(f, true);
@@ -190,6 +200,13 @@ int step_observe_stopped(struct flow *f)
 		err = freeze_read_cpu(f->freeze, f->model);
 		if (!err)
 			err = capture_thread_state(f->freeze, f->model);
+		if (err)
+			return err;
+	}
+	if (step_has_seccomp(f->model)) {
+		err = freeze_need_ptrace(f->freeze);
+		if (!err)
+			err = capture_seccomp(f->model, !strcmp(observer_backend(f->observer), "proc"));
 		if (err)
 			return err;
 	}

@@ -13,6 +13,12 @@
 
 struct waits;
 
+/* The newest seccomp filter of a thread, as thread.seccomp_filter. */
+struct seccomp_of {
+	pid_t tid;
+	uint32_t filter;
+};
+
 struct flow {
 	const struct dump_request *req;
 	struct image_set *set;
@@ -31,6 +37,7 @@ struct flow {
 	uint32_t freezing_us;        /* of the last stop, pauses of the tracker apart */
 	uint32_t frozen_us;          /* of all of them, also those in vain */
 	struct precopy *precopy;     /* of a target that does not */
+	VEC(struct seccomp_of) seccomp; /* read inside the stop, for threads that the model gets after it */
 	struct dump_stats stats;
 };
 
@@ -60,6 +67,9 @@ void step_freeze_undo(struct flow *f);
 int step_thaw(struct flow *f, enum thaw_mode mode);
 /* As the user wants it to be after the dump. A target that is to be ended stays stopped until the set is valid. */
 int step_let_go(struct flow *f);
+
+/* Has some thread of the model seccomp filters? They are read by ptrace. */
+bool step_has_seccomp(const struct model *m);
 
 /* The observation of the stopped target, f->model, whole. */
 int step_observe_stopped(struct flow *f);

@@ -163,12 +163,17 @@ static int read_thread_cpu(pid_t pid, struct thread *thread)
 	return 0;
 }
 
-int freeze_read_cpu(struct freeze *f, struct model *m)
+int freeze_need_ptrace(struct freeze *f)
 {
 	if (!f->held)
 		return fail(0, "pid %d: registers can be read of a stopped tree only", f->root);
+	return f->ops->need_ptrace(f);
+}
 
-	int err = f->ops->need_ptrace(f);
+int freeze_read_cpu(struct freeze *f, struct model *m)
+{
+	int err = freeze_need_ptrace(f);
+
 	if (err)
 		return err;
 

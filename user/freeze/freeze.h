@@ -74,6 +74,9 @@ bool freeze_was_stopped(const struct freeze *f, pid_t pid);
 /* The pids (thread group ids) that freeze_stop() stopped. */
 size_t freeze_pids(const struct freeze *f, const pid_t **ret);
 
+/* Puts every thread into a stop of ptrace, however the tree was stopped. Failure has been reported. */
+int freeze_need_ptrace(struct freeze *f);
+
 /* Reads registers and FPU state of every thread of the model by ptrace (for --observe=proc); threads are stopped. */
 int freeze_read_cpu(struct freeze *f, struct model *m);
 

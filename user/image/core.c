@@ -271,6 +271,8 @@ static ThreadCoreEntry *save_thread(struct arena *a, const struct thread *th)
 	tc->pdeath_sig = th->pdeath_signal;
 	tc->has_seccomp_mode = th->seccomp_mode != 0;
 	tc->seccomp_mode = th->seccomp_mode;
+	tc->has_seccomp_filter = th->seccomp_filter;
+	tc->seccomp_filter = th->seccomp_filter ? th->seccomp_filter - 1 : 0;
 	tc->comm = save_comm(a, th->comm);
 	tc->signals_p = save_queue(a, th->pending.v, th->pending.nr);
 	tc->creds = save_creds(a, &th->creds);
@@ -691,21 +693,33 @@ static int load_sched(const struct image_reader *r, const ThreadCoreEntry *tc, s
 	return 0;
 }
 
-static int load_thread(const struct image_reader *r, const ThreadCoreEntry *tc, struct thread *th)
+static int load_seccomp_state(const struct load *l, const struct image_reader *r, const ThreadCoreEntry *tc, struct thread *th)
+{
+	th->seccomp_mode = tc->seccomp_mode;
+	if (tc->seccomp_mode > SECCOMP_MODE__filter)
+		return bad_image(r, "seccomp mode %u", tc->seccomp_mode);
+	if (tc->seccomp_mode != SECCOMP_MODE__filter || !tc->has_seccomp_filter)
+		return 0;
+	if (tc->seccomp_filter >= l->m->seccomp_filters.nr)
+		return bad_image(r, "seccomp filter %u is not in seccomp.img", tc->seccomp_filter);
+	th->seccomp_filter = tc->seccomp_filter + 1;
+	return 0;
+}
+
+static int load_thread(const struct load *l, const struct image_reader *r, const ThreadCoreEntry *tc, struct thread *th)
 {
 	int err = load_sched(r, tc, th);
 
+	if (!err)
+		err = load_seccomp_state(l, r, tc, th);
 	if (err)
 		return err;
 	if (tc->pdeath_sig > MODEL_NSIG)
 		return bad_image(r, "pdeath_sig %u", tc->pdeath_sig);
-	if (tc->seccomp_mode == SECCOMP_MODE__filter)
-		return bad_image(r, "the thread has seccomp filters, which are not supported");
 	th->robust_list = tc->futex_rla;
 	th->robust_list_len = tc->futex_rla_len;
 	th->sigmask = tc->blk_sigset;
 	th->pdeath_signal = tc->pdeath_sig;
-	th->seccomp_mode = tc->seccomp_mode;
 	if (tc->sas) {
 		th->altstack.sp = tc->sas->ss_sp;
 		th->altstack.size_bytes = tc->sas->ss_size;
@@ -856,7 +870,7 @@ static int load_thread_core(const struct image_reader *r, struct load *l, const 
 	if (!core->thread_core)
 		return bad_image(r, "thread_core is missing");
 
-	int err = load_thread(r, core->thread_core, th);
+	int err = load_thread(l, r, core->thread_core, th);
 
 	return err || th->exited ? err : cpu_load(r, &l->xstate, core, extra_of(extra, th->tid), th);
 }

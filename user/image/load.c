@@ -68,6 +68,8 @@ static int load_all(struct load *l)
 	if (!err)
 		err = load_ids(l);
 	if (!err)
+		err = load_seccomp(l);
+	if (!err)
 		err = load_objects(l);
 	if (!err)
 		err = load_shmem_objects(l);

@@ -19,6 +19,7 @@ static const uint32_t MAGIC_FILES = 0x56303138;
 static const uint32_t MAGIC_PIPES_DATA = 0x56453709;
 static const uint32_t MAGIC_FIFO_DATA = 0x59333054;
 static const uint32_t MAGIC_SK_QUEUES = 0x56264026;
+static const uint32_t MAGIC_SECCOMP = 0x64413049;
 static const uint32_t MAGIC_TTY_INFO = 0x59453036;
 static const uint32_t MAGIC_REMAP_FPATH = 0x59133954;
 static const uint32_t MAGIC_GHOST_FILE = 0x52583605;

@@ -39,6 +39,7 @@ int fill_shmem_objects(struct arena *a, const struct model *m, BcrObjectsEntry *
 int save_files(struct save *s); /* files, fdinfo-N, pipes-data, fifo-data, sk-queues, tty-info */
 int save_ghosts(struct save *s); /* remap-fpath, ghost-file-N */
 int save_objects(struct save *s);
+int save_seccomp(struct save *s); /* seccomp.img, when there are filters */
 
 /* What is in pairs of Unix sockets: sk-queues. */
 int save_queues(struct save *s);
@@ -74,6 +75,7 @@ int load_parents(struct load *l);
 int load_inventory(struct load *l);
 int load_pstree(struct load *l); /* tasks and threads, numbers only */
 int load_ids(struct load *l);
+int load_seccomp(struct load *l);
 int load_objects(struct load *l);
 int load_files(struct load *l);
 int load_ghosts(struct load *l); /* after the files */

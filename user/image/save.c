@@ -74,6 +74,8 @@ int image_set_save(struct image_set *set, const struct model *m)
 	if (!err)
 		err = save_objects(&s);
 	if (!err)
+		err = save_seccomp(&s);
+	if (!err)
 		err = save_inventory(&s);
 	if (!err)
 		err = manifest_save(set);

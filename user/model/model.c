@@ -255,6 +255,9 @@ void model_destroy(struct model *m)
 	ident_map_deinit(&m->rings);
 	VEC_FOREACH(t, &m->ttys)
 		free(*t);
+	VEC_FOREACH(f, &m->seccomp_filters)
+		free(f->insns);
+	VEC_FREE(&m->seccomp_filters);
 	VEC_FREE(&m->tasks);
 	VEC_FREE(&m->mms);
 	VEC_FREE(&m->shmems);

@@ -86,7 +86,8 @@ struct thread {
 	uint32_t sched_policy;   /* SCHED_*, reset-on-fork as SCHED_RESET_ON_FORK */
 	uint32_t sched_priority; /* realtime priority, 0 for SCHED_OTHER and friends */
 	uint32_t pdeath_signal;
-	uint32_t seccomp_mode;
+	uint32_t seccomp_mode;   /* SECCOMP_MODE_* */
+	uint32_t seccomp_filter; /* its newest one: position in model.seccomp_filters, from 1; 0: none. Valid after capture or load */
 	uint64_t timer_slack_ns;
 	uint8_t affinity[128];   /* allowed processors, bit per processor; all zero: not recorded */
 	uint16_t ioprio;         /* ioprio_get(2); 0: none, that of the nice value */
@@ -451,6 +452,14 @@ struct tty {
 	bool has_master; /* the master side is in the tree */
 };
 
+/* A program of seccomp(2), as it was installed; all that were installed before it in the same thread judge as well. */
+struct seccomp_filter {
+	uint32_t prev;      /* the one before it: position in model.seccomp_filters, from 1, below its own; 0: none */
+	uint32_t flags;     /* SECCOMP_FILTER_FLAG_LOG */
+	uint32_t len_bytes; /* of struct sock_filter, 8 bytes each */
+	uint8_t *insns;     /* owned */
+};
+
 struct model {
 	uint64_t uptime_us;            /* CLOCK_MONOTONIC at the stop */
 	char clocks[128];              /* which CLOCK_MONOTONIC and BOOTTIME its dates are of (sys/clocks.h); "": not known */
@@ -465,6 +474,7 @@ struct model {
 	VEC(struct pipe *) pipes;
 	VEC(struct tty *) ttys;
 	struct ident_map rings;        /* observe only: identity of a pipe or FIFO → its id in pipes */
+	VEC(struct seccomp_filter) seccomp_filters;
 	uint32_t next_id;              /* ids are unique over all object classes, from 1 */
 };
 

@@ -598,8 +598,8 @@ static int build_threads(struct bpf_run *r, struct task *task, struct task_ident
 	for (uint32_t i = 0; i < rec->nr_threads && !err; i++) {
 		judge_thread(id, rec, &t[i]);
 		id->traced |= t[i].tracer != 0;
-		if (t[i].seccomp_filters > id->seccomp_filters)
-			id->seccomp_filters = t[i].seccomp_filters;
+		if (t[i].seccomp_notifies)
+			id->seccomp_notifies = t[i].tid;
 		if (is_gone(task, &t[i]))
 			err = build_pending(c, t[i].nr_pending, 0, &dropped);
 		else

@@ -35,7 +35,7 @@ struct task_idents {
 	bool kernel_thread;
 	bool traced; /* by somebody other than bcr */
 	bool vfork_wait; /* its vfork child has not exec'ed yet */
-	uint32_t seccomp_filters;
+	pid_t seccomp_notifies; /* a thread some of whose calls somebody else decides on; 0: none, or not known */
 	uint32_t umask;
 	uint32_t ctty_rdev; /* device of the controlling terminal, major << 20 | minor; 0: none */
 	/* Layout of the mm, filled for each task; observe.c keeps one of each mm. */

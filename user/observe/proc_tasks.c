@@ -121,9 +121,6 @@ static int thread_status(struct task_idents *id, struct thread *th, const char *
 {
 	th->sigmask = proc_field_u64(status, "SigBlk", 16, 0);
 	th->seccomp_mode = proc_field_u64(status, "Seccomp", 10, 0);
-	uint64_t filters = proc_field_u64(status, "Seccomp_filters", 10, th->seccomp_mode == 2);
-	if (filters > id->seccomp_filters)
-		id->seccomp_filters = filters;
 	pid_t tracer = proc_field_u64(status, "TracerPid", 10, 0);
 	if (tracer && tracer != getpid())
 		id->traced = true;

@@ -35,14 +35,11 @@ static int refuse_namespaces(const struct model *m, const struct task *t)
 
 static int refuse_seccomp(const struct task *t, const struct task_idents *id)
 {
-	if (id->seccomp_filters)
-		return unsupported("pid %d: runs under a seccomp filter, which is not supported", t->pid);
-	VEC_FOREACH(th, &t->threads) {
-		if (th->seccomp_mode)
-			return unsupported("pid %d thread %d: runs under seccomp (mode %u), which is not supported",
-					   t->pid, th->tid, th->seccomp_mode);
-	}
-	return 0;
+	if (!id->seccomp_notifies)
+		return 0;
+	return unsupported("pid %d thread %d: has a seccomp filter by which another program decides on its calls "
+			   "(SECCOMP_RET_USER_NOTIF), which is not supported",
+			   t->pid, id->seccomp_notifies);
 }
 
 /*

@@ -334,7 +334,7 @@ static uint64_t area_limit(const struct restore_plan *p)
 		if (bytes > limit)
 			limit = bytes;
 	}
-	return page_up(limit);
+	return page_up(limit + plan_seccomp_bytes(p->m));
 }
 
 ssize_t plan_shmem_index(const struct restore_plan *p, uint32_t shmem_id)

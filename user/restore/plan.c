@@ -40,6 +40,8 @@ static int plan_threads(struct restore_plan *p, struct task_plan *tp)
 	VEC_FOREACH(th, &tp->task->threads) {
 		struct thread_plan *thp = VEC_ADD(&tp->threads);
 
+		p->has_seccomp |= th->seccomp_mode != 0;
+
 		if (!thp)
 			return fail(-ENOMEM, "pid %d: plan", tp->task->pid);
 		thp->thread = th;

@@ -103,6 +103,7 @@ struct restore_plan {
 	bool waits_for_all;              /* no task goes on to its descriptors and directories before all are in their groups */
 	pid_t max_id;                    /* the largest number of a process or thread */
 	uint32_t nr_slots;
+	bool has_seccomp;                /* some thread is confined: its calls are not judged before it is let go */
 	/* Descriptor numbers above all that tasks use. */
 	int fd_log, fd_err, fd_exe, fd_files; /* fd_files + i: m->files.v[i] */
 	int fd_objects;                       /* fd_objects + i: m->shmems.v[i], when it is a memory file */
@@ -138,6 +139,9 @@ void plan_unreserve(const struct restore_plan *p);
 /* The ops of one task, and the contents of its area. */
 int plan_task_ops(struct restore_plan *p, struct task_plan *tp);
 
+/* Bytes of filters of the largest task, for its area. */
+uint64_t plan_seccomp_bytes(const struct model *m);
+
 /* Offset of a `syscall` instruction in the area. */
 uint64_t plan_syscall_insn(void);
 
@@ -155,6 +159,7 @@ struct restore {
 	pid_t coordinator, caller_ppid;   /* bcr and its parent */
 	pid_t caller_pgrp;                /* bcr's own process group, for --shell-job */
 	bool reserved;                    /* the planned addresses are occupied */
+	bool threads_traced;              /* and every other thread */
 	bool traced;                      /* the leader of every live task is seized */
 	bool released;                    /* the tree runs on its own */
 	bool made_subreaper;
@@ -173,6 +178,9 @@ struct restorer_slot *task_slot(const struct restore *r, size_t index);
 
 /* Seizes the leaders: from here on no task outlives bcr. Failure has been reported. */
 int trace_tasks(struct restore *r);
+
+/* And all other threads, when a tree with seccomp has them. Failure has been reported. */
+int trace_threads(struct restore *r);
 
 /* Has a live task ended, or been stopped (which is put off)? -ECANCELED when one has ended; it has been reported. */
 int trace_look(struct restore *r);

@@ -28,7 +28,7 @@ static void print_op(const struct plan_op *op, size_t i, FILE *out)
 		fprintf(out, "    %4zu  %-32s number %" PRIu64 "\n", i, op->what, (uint64_t)op->op.args[0]);
 		return;
 	}
-	if (op->op.code == RESTORER_AWAIT) {
+	if (op->op.code == RESTORER_AWAIT || op->op.code == RESTORER_MEET) {
 		fprintf(out, "    %4zu  %s\n", i, op->what);
 		return;
 	}

@@ -408,6 +408,22 @@ int restore_fork(struct restore *r)
 	return err ? err : trace_tasks(r);
 }
 
+/* Threads get their filters one process after the other's common ones, each of them traced by then. */
+static int pass_seccomp(struct restore *r)
+{
+	int err = control_wait_arrivals(r, r->plan->nr_slots);
+
+	if (!err)
+		err = trace_threads(r);
+	if (err)
+		return err;
+	control_set_phase(r->control, PHASE_TRACED);
+	err = control_wait_arrivals(r, r->plan->nr_slots);
+	if (!err)
+		control_set_phase(r->control, PHASE_FILTERS);
+	return err;
+}
+
 int restore_tasks(struct restore *r)
 {
 	int err = 0;
@@ -420,6 +436,8 @@ int restore_tasks(struct restore *r)
 		if (!err)
 			err = task_reap_helpers(r, TREE_OUTSIDE);
 	}
+	if (!err && r->plan->has_seccomp)
+		err = pass_seccomp(r);
 	if (!err)
 		err = control_wait_arrivals(r, r->plan->nr_slots);
 	if (!err)

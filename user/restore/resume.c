@@ -39,6 +39,7 @@
 
 enum {
 	TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD,
+	SUSPEND_SECCOMP = 1 << 21, /* PTRACE_O_SUSPEND_SECCOMP */
 	MAX_STOPS = 64,
 	RESTART_TRIES = 3,
 	MARGIN_NS = 200000,
@@ -64,10 +65,30 @@ static int thread_fail(const struct leaving *l, int err, const char *what)
 	return fail(err, "pid %d thread %d: %s", l->tp->task->pid, l->tid, what);
 }
 
+/* Calls of the restorer are not the program's: its filters must not judge them (PTRACE_O_SUSPEND_SECCOMP, ptrace(2)). */
+static unsigned long trace_options(const struct restore *r)
+{
+	return r->plan->has_seccomp ? TRACE_OPTIONS | SUSPEND_SECCOMP : TRACE_OPTIONS;
+}
+
+int trace_threads(struct restore *r)
+{
+	VEC_FOREACH(tp, &r->plan->tasks) {
+		VEC_FOREACH(th, &tp->threads) {
+			int err = th->thread->tid != tp->task->pid ? ptrace_seize(th->thread->tid, trace_options(r)) : 0;
+
+			if (err)
+				return fail(err, "pid %d thread %d: trace it", tp->task->pid, th->thread->tid);
+		}
+	}
+	r->threads_traced = true;
+	return 0;
+}
+
 int trace_tasks(struct restore *r)
 {
 	VEC_FOREACH(tp, &r->plan->tasks) {
-		int err = tp->mm ? ptrace_seize(tp->task->pid, TRACE_OPTIONS) : 0;
+		int err = tp->mm ? ptrace_seize(tp->task->pid, trace_options(r)) : 0;
 
 		if (err)
 			return fail(err, "pid %d: trace it", tp->task->pid);
@@ -152,7 +173,7 @@ static int set_regs(struct leaving *l, const struct cpu_regs *regs)
 
 static int seize_and_stop(struct leaving *l)
 {
-	int err = l->tid == l->tp->task->pid ? 0 : ptrace_seize(l->tid, TRACE_OPTIONS);
+	int err = l->r->threads_traced || l->tid == l->tp->task->pid ? 0 : ptrace_seize(l->tid, trace_options(l->r));
 
 	if (err)
 		return thread_fail(l, err, "trace it");
@@ -361,7 +382,7 @@ static int exit_again(struct leaving *l)
 	int err = get_regs(l, &l->regs);
 
 	if (!err) {
-		err = ptrace_set_options(l->tid, PTRACE_O_TRACEEXIT | PTRACE_O_TRACESYSGOOD);
+		err = ptrace_set_options(l->tid, PTRACE_O_TRACEEXIT | (trace_options(l->r) & ~PTRACE_O_EXITKILL));
 		err = err ? thread_fail(l, err, "let it go") : 0;
 	}
 	if (!err)

@@ -9,38 +9,6 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 
-/* --- seccomp --- */
-
-static void enter_strict(void)
-{
-	EXPECT("pid %d .*thread %d: runs under seccomp \\(mode 1\\)", getpid(), getpid());
-	NEED(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0);
-}
-
-static void build_strict(void)
-{
-	start_child(enter_strict, NULL);
-}
-
-static void set_filter(void)
-{
-	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-	struct sock_fprog prog = { 1, &allow };
-
-	NEED(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0);
-}
-
-static void build_filter(void)
-{
-	set_filter();
-	EXPECT("pid %d: runs under a seccomp filter", getpid());
-}
-
-static void check_filter(void)
-{
-	CHECK(prctl(PR_GET_SECCOMP) == SECCOMP_MODE_FILTER, "the filter is gone");
-}
-
 /* --- threads --- */
 
 static pthread_t thread;
@@ -69,12 +37,6 @@ static void join_thread(void)
 {
 	__atomic_store_n(&thread_go, 1, __ATOMIC_RELEASE);
 	NEED(pthread_join(thread, NULL) == 0);
-}
-
-static void build_filter_thread(void)
-{
-	start_thread(set_filter);
-	EXPECT("pid %d: runs under a seccomp filter", getpid());
 }
 
 static void unshare_files(void)
@@ -281,9 +243,6 @@ static void build_ns_time(void)
 int main(int argc, char **argv)
 {
 	static const struct mode modes[] = {
-		{ "seccomp-strict", build_strict, join_child },
-		{ "seccomp-filter", build_filter, check_filter },
-		{ "seccomp-filter-thread", build_filter_thread, join_thread },
 		{ "thread-files", build_files_thread, join_thread },
 		{ "thread-fs", build_fs_thread, join_thread },
 		{ "thread-uts", build_uts_thread, join_thread },
