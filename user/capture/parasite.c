@@ -165,7 +165,8 @@ int parasite_execute(const struct parasite *p, pid_t tid, struct parasite_list *
 		regs.di = p->base + BATCH_OFFSET;
 		regs.sp = p->base + STACK_OFFSET + STACK_BYTES;
 		regs.orig_ax = (uint64_t)-1;
-		regs.flags &= ~0x400ull; /* direction flag: the ABI has it clear at calls */
+		/* Direction: the ABI has it clear at calls. Trap: the SIGTRAP, being blocked, would cost the program its handler. */
+		regs.flags &= ~0x500ull;
 		err = remote_run(&r, &regs);
 	}
 	int err_end = remote_end(&r);

@@ -17,6 +17,7 @@
 enum {
 	RSEQ_CS_OFFSET = 8, /* of rseq_cs in struct rseq */
 	CS_64BIT = 0x33,
+	FLAG_TRAP = 0x100,
 	VDSO_MAX_BYTES = 65536,
 	OPTION_SUSPEND_SECCOMP = 1 << 21, /* PTRACE_O_SUSPEND_SECCOMP */
 };
@@ -233,6 +234,7 @@ static int make_call(struct remote *r, long nr, const uint64_t args[6], bool mak
 		regs.ip = r->way_back.code.syscall_ret;
 		regs.sp = way_back_stack(&r->way_back, makes_descriptor);
 	}
+	regs.flags &= ~(uint64_t)FLAG_TRAP; /* a thread that steps through its own code would be told of ours */
 	regs.ax = (uint64_t)nr;
 	regs.orig_ax = (uint64_t)-1;
 	regs.di = args[0];

@@ -212,6 +212,7 @@ static int start_call(struct leaving *l, uint64_t nr, const uint64_t args[6])
 	struct cpu_regs regs = l->regs;
 
 	regs.ip = l->r->plan->area + plan_syscall_insn();
+	regs.flags &= ~0x100ull; /* trap: the program steps through its own code, not through this */
 	regs.ax = nr;
 	regs.orig_ax = (uint64_t)-1;
 	regs.di = args[0];
