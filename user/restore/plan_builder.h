@@ -77,4 +77,7 @@ void plan_pending(struct builder *b, const struct thread *th, bool leader);
 /* In the leader, last: waits for the other threads, then lets all timers run. */
 void plan_start_timers(struct builder *b);
 
+/* plan_seccomp.c: filters and strict mode, and the meetings that a tree with any needs. In every thread of it, before privileges go. */
+void plan_seccomp(struct builder *b, const struct thread *th, bool leader);
+
 #endif
