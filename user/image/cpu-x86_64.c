@@ -16,6 +16,7 @@ enum {
 	FX_CWD = 0, FX_SWD = 2, FX_TWD = 4, FX_FOP = 6, FX_RIP = 8, FX_RDP = 16,
 	FX_MXCSR = 24, FX_MXCSR_MASK = 28, FX_ST = 32, FX_XMM = 160, FX_PADDING = 416,
 	NR_ST = 32, NR_XMM = 64, NR_PADDING = 24, /* words */
+	AMX_TILES = 18,
 	XSTATE_FIRST = 2, /* components 0 and 1 are in the fxsave image */
 	MXCSR_MASK_DEFAULT = 0xffbf,
 };
@@ -167,6 +168,10 @@ static int save_xsave(struct arena *a, const struct xstate_layout *l, const stru
 
 		if (!size)
 			continue;
+		if (i == AMX_TILES && bv & 1ULL << i)
+			return unsupported("thread %d: its AMX tiles hold data, which a restore cannot load; dump it when it is done with them "
+					   "(tilerelease)",
+					   th->tid);
 		if ((uint64_t)at + size > fpu->len_bytes) {
 			if (!(bv & 1ULL << i))
 				continue;

@@ -1,6 +1,7 @@
 /* Signal frames on x86-64. */
 #include "sys/sigframe-x86_64.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
@@ -35,6 +36,8 @@ struct frame {
 	} uc;
 };
 
+static const uint64_t amx_tiles = 1ULL << 18; /* component of the extended state */
+
 static void put_regs(mcontext_t *mc, const struct cpu_regs *r)
 {
 	const uint64_t gregs[] = {
@@ -63,13 +66,33 @@ static uint64_t enabled_features(void)
 	uint32_t low, high;
 
 	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-	return low | (uint64_t)high << 32;
+	/* No thread has them without having asked, and threads that have are refused. */
+	return (low | (uint64_t)high << 32) & ~amx_tiles;
+}
+
+/*
+ * How much of the area goes into the frame. The kernel loads none but SSE when a frame is larger than what the thread may
+ * have, and the AMX tiles, the last 8 KiB where the processor has them, it may have when it has asked for them only.
+ */
+static size_t frame_bytes(const struct cpu_fpu *fpu)
+{
+	static size_t end; /* of a processor it is always the same, and asking is slow in a virtual machine */
+	uint64_t features = end ? 0 : enabled_features();
+	size_t last = CPU_XSAVE_LEGACY + CPU_XSAVE_HEADER;
+	unsigned a, b, c, d;
+
+	for (unsigned i = 2; i < 63; i++) {
+		if (features >> i & 1 && __get_cpuid_count(0xd, i, &a, &b, &c, &d) && b + a > last)
+			last = b + a;
+	}
+	end = end ? end : last;
+	return end < fpu->len_bytes ? end : fpu->len_bytes;
 }
 
 int sigframe_build(const struct cpu *cpu, uint64_t sigmask, uint64_t at, void *buf, uint64_t *ret_sp,
 		   uint64_t *ret_altstack)
 {
-	size_t fp_offset = align_up(sizeof(struct frame)), fp_bytes = cpu->fpu.len_bytes;
+	size_t fp_offset = align_up(sizeof(struct frame)), fp_bytes = frame_bytes(&cpu->fpu);
 	size_t len_bytes = fp_offset + fp_bytes + sizeof(uint32_t);
 	struct frame *frame = buf;
 
