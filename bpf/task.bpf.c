@@ -300,6 +300,8 @@ static __always_inline void fill_mm(struct task_record *r, struct mm_struct *mm)
 	r->has_mm_changes = mm_changes(mm, &r->mm_changes);
 	r->map_count = BPF_CORE_READ(mm, map_count);
 	r->vdso = (__u64)BPF_CORE_READ(mm, context.vdso);
+	if (bpf_core_field_exists(mm->context.ldt))
+		r->ldt = BPF_CORE_READ(mm, context.ldt) != NULL;
 	r->start_code = BPF_CORE_READ(mm, start_code);
 	r->end_code = BPF_CORE_READ(mm, end_code);
 	r->start_data = BPF_CORE_READ(mm, start_data);
@@ -522,6 +524,18 @@ static __always_inline bool has_io_uring(struct task_struct *t)
 	return rings && BPF_CORE_READ(rings, xa.xa_head);
 }
 
+enum { FEATURE_SHADOW_STACK = 1 << 0 }; /* ARCH_SHSTK_SHSTK of the kernel's <asm/prctl.h> */
+
+static __always_inline void fill_segments(struct thread_record *r, struct task_struct *t)
+{
+	__u64 tls[3] = {};
+
+	bpf_probe_read_kernel(tls, sizeof(tls), (void *)t + bpf_core_field_offset(t->thread.tls_array));
+	r->segments = tls[0] || tls[1] || tls[2];
+	if (bpf_core_field_exists(t->thread.features))
+		r->shadow_stack = !!(t->thread.features & FEATURE_SHADOW_STACK);
+}
+
 enum { MAX_FILTERS = 32 };
 
 /* Is one of its filters watched? The kernel lets one thread have one such filter. */
@@ -598,6 +612,7 @@ static __always_inline void add_thread(struct task_struct *t)
 	r->es = t->thread.es;
 	if (bpf_core_field_exists(t->thread.pkru))
 		r->pkru = t->thread.pkru;
+	fill_segments(r, t);
 	__u32 mask_bytes = bpf_core_field_size(t->cpus_mask);
 	bpf_probe_read_kernel(r->affinity, at_most(mask_bytes, sizeof(r->affinity)), &t->cpus_mask);
 	fill_creds(r, t);

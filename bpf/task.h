@@ -46,6 +46,8 @@ struct task_record {
 	__u32 umask;
 	__u32 vfork_done; /* its parent waits for its exec or exit */
 	__u32 map_count;
+	__u32 ldt; /* the process has segments in an LDT (modify_ldt(2)) */
+	__u32 pad_ldt;
 	struct {
 		__u32 pid, net, ipc, uts, mnt, user, cgroup, time;
 	} ns;
@@ -115,6 +117,8 @@ struct thread_record {
 	__u32 policy, rt_priority, reset_on_fork;
 	__u32 pdeath_signal;
 	__u32 seccomp_mode;
+	__u32 shadow_stack; /* the thread has one */
+	__u32 segments;     /* it has segments of its own in the GDT (set_thread_area(2)) */
 	__u32 seccomp_notifies; /* somebody else decides on calls, by a descriptor (SECCOMP_RET_USER_NOTIF) */
 	__u32 pkru;
 	__u32 fpu_bytes; /* of the xsave area in the array of FPU states; 0: not read */

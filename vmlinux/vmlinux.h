@@ -379,6 +379,7 @@ struct signal_struct {
 };
 
 typedef struct {
+	struct ldt_struct *ldt;
 	void *vdso;
 } mm_context_t;
 
@@ -479,7 +480,15 @@ struct fpu {
 	struct fpstate *fpstate;
 };
 
+struct desc_struct {
+	unsigned short limit0;
+};
+
+struct ldt_struct;
+
 struct thread_struct {
+	struct desc_struct tls_array[3];
+	unsigned long features;
 	unsigned short es;
 	unsigned short ds;
 	unsigned short fsindex;

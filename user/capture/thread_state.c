@@ -2,6 +2,7 @@
  * What /proc does not show of a stopped thread: asked for by ptrace and, where only the thread itself can know, by
  * the parasite. Used when the /proc back end observed; the BPF one sees all this from outside.
  */
+#include <asm/ldt.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
@@ -21,7 +23,7 @@
 #include "sys/tracee.h"
 #include "sys/uapi.h"
 
-enum { PEEK_AT_ONCE = 32, TIMERS_AT_ONCE = 32 };
+enum { PEEK_AT_ONCE = 32, TIMERS_AT_ONCE = 32, FIRST_TLS_ENTRY = 12, NR_TLS_ENTRIES = 3 /* of the GDT, 64-bit kernels */ };
 
 typedef VEC(struct siginfo_raw) siginfo_vec;
 
@@ -74,6 +76,19 @@ static int read_pending(pid_t pid, pid_t tid, bool shared, void *pending)
 	}
 }
 
+/* Segments of its own in the GDT, where 32-bit code has its thread-local storage (set_thread_area(2)). */
+static bool has_segments(pid_t tid)
+{
+	for (uintptr_t entry = FIRST_TLS_ENTRY; entry < FIRST_TLS_ENTRY + NR_TLS_ENTRIES; entry++) {
+		struct user_desc desc;
+
+		/* A kernel without 32-bit programs knows no such request. */
+		if (!ptrace(PTRACE_GET_THREAD_AREA, tid, (void *)entry, &desc) && !(desc.read_exec_only && desc.seg_not_present))
+			return true;
+	}
+	return false;
+}
+
 static int read_by_ptrace(pid_t pid, struct thread *t)
 {
 	struct ptrace_rseq rseq = { 0 };
@@ -81,6 +96,10 @@ static int read_by_ptrace(pid_t pid, struct thread *t)
 
 	if (err)
 		return err;
+	if (has_segments(t->tid))
+		return unsupported("pid %d: its thread %d has segments of its own, as 32-bit code has for its thread-local storage "
+				   "(set_thread_area), which is not supported",
+				   pid, t->tid);
 	err = ptrace_get_sigmask(t->tid, &t->sigmask);
 	if (err)
 		return fail(err, "pid %d thread %d: read the signal mask", pid, t->tid);
@@ -262,7 +281,7 @@ static int read_lock_future(const struct parasite *p, struct mm *mm)
 static int ask_process(const struct parasite *p, pid_t tid, struct task *task, struct mm *mm)
 {
 	_cleanup_free_ struct parasite_list *list = calloc(1, sizeof(*list));
-	uint32_t at_action[MODEL_NSIG], at_itimer[3], at_reaper;
+	uint32_t at_action[MODEL_NSIG], at_itimer[3], at_reaper, at_ldt;
 
 	if (!list)
 		return fail(-ENOMEM, "pid %d: ask it for its state", p->pid);
@@ -283,12 +302,14 @@ static int ask_process(const struct parasite *p, pid_t tid, struct task *task, s
 	uint32_t c_brk = parasite_add(list, SYS_brk, 0, 0, 0, 0);
 	uint32_t c_mdwe = parasite_add(list, SYS_prctl, BCR_PR_GET_MDWE, 0, 0, 0);
 	uint32_t c_membarrier = parasite_add(list, SYS_membarrier, BCR_MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0, 0);
+	/* The beginning of its LDT: as many bytes as there are. */
+	uint32_t c_ldt = parasite_add(list, SYS_modify_ldt, 0, parasite_data(p, list, 16, &at_ldt), 16, 0);
 	uint32_t c_personality = parasite_add(list, SYS_personality, 0xffffffffu, 0, 0, 0);
 
 	int err = parasite_execute(p, tid, list);
 	for (uint32_t i = 0; !err && i < list->nr_calls; i++)
 		/* These are not known to kernels without huge pages, or to older ones. */
-		if (i != c_thp && i != c_mdwe && i != c_merge && i != c_membarrier)
+		if (i != c_thp && i != c_mdwe && i != c_merge && i != c_membarrier && i != c_ldt)
 			err = check_call(p->pid, tid, list, i, "ask it for its state");
 	if (err)
 		return err;
@@ -299,6 +320,8 @@ static int ask_process(const struct parasite *p, pid_t tid, struct task *task, s
 		take_itimer(&task->itimers[i], list->data + at_itimer[i]);
 	int reaper;
 	memcpy(&reaper, list->data + at_reaper, sizeof(reaper));
+	if (list->calls[c_ldt].ret > 0)
+		return unsupported("pid %d: its thread %d has segments of its own (modify_ldt), which is not supported", p->pid, tid);
 	task->child_subreaper = reaper;
 	task->personality = (uint32_t)list->calls[c_personality].ret;
 	task->membarrier = positive(list, c_membarrier);

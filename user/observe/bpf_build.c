@@ -568,6 +568,12 @@ static void judge_thread(struct task_idents *id, const struct task_record *rec, 
 		why = "is a worker of the kernel's own (io_uring, vhost)";
 	else if (t->io_uring)
 		why = "has an io_uring ring";
+	else if (t->shadow_stack)
+		why = "has a shadow stack (start it with GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK)";
+	else if (t->segments)
+		why = "has segments of its own, as 32-bit code has for its thread-local storage (set_thread_area)";
+	else if (rec->ldt)
+		why = "has segments of its own (modify_ldt)";
 	else if (t->files != rec->files && !process_leaves)
 		why = "has descriptors of its own (unshare(CLONE_FILES))";
 	else if (t->fs != rec->fs && !process_leaves)

@@ -121,6 +121,11 @@ static int thread_status(struct task_idents *id, struct thread *th, const char *
 {
 	th->sigmask = proc_field_u64(status, "SigBlk", 16, 0);
 	th->seccomp_mode = proc_field_u64(status, "Seccomp", 10, 0);
+	const char *features = proc_field(status, "x86_Thread_features");
+	if (features && !strncmp(features, "shstk", 5))
+		snprintf(id->refusal, sizeof(id->refusal),
+			 "its thread %d has a shadow stack (start it with GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK), which is not supported",
+			 th->tid);
 	pid_t tracer = proc_field_u64(status, "TracerPid", 10, 0);
 	if (tracer && tracer != getpid())
 		id->traced = true;
