@@ -560,7 +560,7 @@ static void judge_thread(struct task_idents *id, const struct task_record *rec, 
 	const char *why = NULL;
 	/* Who is on the way out gives up one after the other, before its state says that it has exited. */
 	bool leaves = t->exit_state || !t->files || !t->fs || !t->nsproxy;
-	bool process_leaves = rec->exit_state || !rec->files || !rec->fs || !rec->nsproxy;
+	bool process_leaves = !rec->files || !rec->fs || !rec->nsproxy;
 
 	if (leaves)
 		return;
