@@ -772,6 +772,17 @@ static void with_stopped_child(void)
 	hold();
 }
 
+/* Its parent has taken notice. */
+static void with_reported_child(void)
+{
+	int status;
+	pid_t child = start(hold_silently);
+
+	MUST(kill(child, SIGSTOP));
+	MUST(waitpid(child, &status, WUNTRACED));
+	hold();
+}
+
 static void in_wait(void)
 {
 	siginfo_t info;
@@ -835,6 +846,7 @@ static const struct {
 	{ with_clones, 5 },
 	{ with_zombies, 1 },
 	{ with_stopped_child, 1 },
+	{ with_reported_child, 1 },
 };
 
 /* Reads until `nr` tasks are ready; returns false and tells why when one of them could not. */
@@ -962,9 +974,12 @@ static int compare(const struct model *bpf, const struct model *proc, uint64_t t
 /* /proc shows a task that is traced as such: whether a signal had stopped it before, the freezer knows. */
 static void note_stopped(const struct freeze *f, struct model *m)
 {
-	VEC_FOREACH(t, &m->tasks)
+	VEC_FOREACH(t, &m->tasks) {
 		if (t->state == TASK_ALIVE && freeze_was_stopped(f, t->pid))
 			t->state = TASK_STOPPED;
+		if (t->state != TASK_STOPPED)
+			t->stop_reported = false;
+	}
 }
 
 static const struct vma *find_vma(const struct mm *mm, unsigned long start)

@@ -530,6 +530,7 @@ static inline struct model *make_model(void)
 	t->threads.v[0].seccomp_filter = 3;
 	t->state = TASK_STOPPED;
 	t->stop_signal = SIGTSTP;
+	t->stop_reported = true;
 	t = make_task(m, SHARER, CHILD, mm->id, files->id, fs->id);
 	make_thread(t, SHARER, 6);
 	make_thread(t, LEFT, 8);

@@ -170,12 +170,20 @@ static bool is_stopped(const struct flow *f, const struct task *t)
 /* What was read of threads becomes what the image holds. */
 void step_finish_tasks(struct flow *f)
 {
+	/* BPF reads of a traced process, too, whether a signal has stopped it. */
+	bool by_proc = !strcmp(observer_backend(f->observer), "proc");
+
 	VEC_FOREACH(t, &f->model->tasks) {
 		if (t->state == TASK_ZOMBIE)
 			continue;
-		t->state = is_stopped(f, t) ? TASK_STOPPED : TASK_ALIVE;
+		if (by_proc)
+			t->state = is_stopped(f, t) ? TASK_STOPPED : TASK_ALIVE;
 		if (t->state == TASK_STOPPED && !t->stop_signal)
 			t->stop_signal = SIGSTOP;
+		if (t->state == TASK_STOPPED)
+			continue;
+		t->stop_signal = 0;
+		t->stop_reported = false;
 	}
 	capture_fix_syscalls(f->model, f->waits);
 }

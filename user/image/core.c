@@ -367,6 +367,8 @@ static int save_extra(struct save *s, struct arena *a, const struct task *t, Bcr
 	msg->pid = t->pid;
 	msg->exit_signal = t->exit_signal;
 	msg->ctty_id = t->ctty_id;
+	msg->has_stop_reported = t->state == TASK_STOPPED;
+	msg->stop_reported = t->stop_reported;
 	msg->cgroup_id = t->cgroup_id;
 	save_process_attrs(t, mm, msg);
 	if ((mm && (save_guards(a, mm, msg) || save_memory_extra(a, mm, msg))) || save_extra_timers(a, t, msg))
@@ -819,6 +821,7 @@ static int load_extra(struct load *l, struct task *t, BcrTaskEntry **ret)
 		return bad_image(&r, "the controlling terminal %u is not in tty-info.img", msg->ctty_id);
 	t->exit_signal = msg->exit_signal;
 	t->ctty_id = msg->ctty_id;
+	t->stop_reported = t->state == TASK_STOPPED && msg->stop_reported;
 	t->cgroup_id = msg->cgroup_id;
 	err = load_task_attrs(&r, msg, t);
 	if (err)

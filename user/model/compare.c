@@ -778,6 +778,7 @@ static void cmp_task(struct compare *c, const struct task *a, const struct task 
 	DEC(state);
 	HEX(exit_code);
 	DEC(stop_signal);
+	DEC(stop_reported);
 	HEX(personality);
 	DEC(child_subreaper);
 	DEC(oom_score_adj);

@@ -128,6 +128,7 @@ struct task {
 	enum task_state state;
 	uint32_t exit_code;   /* wait status of a zombie, or of a main thread that has exited */
 	uint32_t stop_signal; /* stopped: the signal that did it */
+	bool stop_reported;   /* stopped: its parent has waited for the stop already (WUNTRACED) */
 	uint32_t personality;
 	uint32_t mm_id, files_id, fs_id, sighand_id; /* equal id: shared object (CLONE_VM, ...); 0: none (zombie) */
 	struct sigaction_raw sigactions[MODEL_NSIG]; /* [n - 1] for signal n */

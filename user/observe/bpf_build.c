@@ -441,6 +441,8 @@ static void build_state(struct task *task, const struct task_record *rec)
 		task->state = TASK_STOPPED;
 		task->stop_signal = rec->stop_signal ? rec->stop_signal :
 				    rec->group_exit_code & 0x7f ? rec->group_exit_code & 0x7f : SIGSTOP;
+		/* The kernel forgets the number when somebody has waited for it. */
+		task->stop_reported = !rec->group_exit_code;
 	}
 }
 

@@ -336,11 +336,13 @@ static int fill_state(struct task *t, const struct proc_stat *st)
 	case 'x':
 		return -EAGAIN;
 	case 'T':
-		t->state = TASK_STOPPED;
-		return 0;
+	case 't':
+		/* Forgotten when somebody has waited for the stop. Which signal it was is not to be had then. */
+		t->stop_reported = !(st->field[52] & 0x7f);
+		t->stop_signal = t->stop_reported ? SIGSTOP : st->field[52] & 0x7f;
 	}
 	/* "t" is a stop by ptrace: whether a signal had stopped the task before, only the tracer knows. */
-	t->state = TASK_ALIVE;
+	t->state = st->state == 'T' ? TASK_STOPPED : TASK_ALIVE;
 	return 0;
 }
 

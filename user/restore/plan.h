@@ -55,6 +55,12 @@ struct plan_op {
 	const char *what; /* "move mapping", for people; a literal */
 };
 
+/* In the area of each process: what calls for stops need in its memory. */
+struct stop_scratch {
+	uint64_t sigchld;    /* a set of this signal */
+	uint64_t no_time[2]; /* struct timespec */
+};
+
 struct thread_plan {
 	const struct thread *thread;
 	uint32_t slot; /* in the control block */
@@ -81,6 +87,7 @@ struct task_plan {
 	VEC(uint8_t) area;       /* contents of the restorer area, from plan.area on */
 	uint64_t area_bytes;     /* with the stacks behind the contents */
 	uint64_t args_offset;    /* of struct restorer_args in the area */
+	taddr_t stop_scratch;    /* in the area: struct stop_scratch */
 	taddr_t timespecs;       /* in the area: one struct timespec per thread, for restart calls */
 };
 

@@ -346,6 +346,13 @@ static void put_timespecs(struct builder *b)
 	b->tp->timespecs = put(b, ts, nr * sizeof(*ts), 16);
 }
 
+static void put_stop_scratch(struct builder *b)
+{
+	const struct stop_scratch s = { .sigchld = 1ULL << (SIGCHLD - 1) };
+
+	b->tp->stop_scratch = put(b, &s, sizeof(s), 8);
+}
+
 static void put_threads(struct builder *b, taddr_t threads_at, taddr_t args_at)
 {
 	struct task_plan *tp = b->tp;
@@ -402,6 +409,7 @@ int plan_task_ops(struct restore_plan *p, struct task_plan *tp)
 	if (err)
 		return err;
 	put_timespecs(&b);
+	put_stop_scratch(&b);
 	put_threads(&b, args.threads, args_at);
 	if (b.failed)
 		return fail(-ENOMEM, "pid %d: plan", tp->task->pid);

@@ -6,7 +6,8 @@
  *
  *   1  a call that the dump broke off and that has a time limit is issued again with the time that was left, through the `syscall`
  *      instruction of the restorer, and broken off at once: the kernel then has a restart block of its own
- *   2  a main thread that had exited while others lived on does so again, through the same instruction
+ *   2  a main thread that had exited while others lived on does so again, through the same instruction; who was stopped
+ *      by a signal is stopped by it again (stops.c)
  *   3  one thread of each process sets whether it is dumpable, and unmaps the restorer, by the restorer's own instruction
  *   4  registers and signal mask are set; a call that never restarts by itself gets what was left of its time limit as its
  *      argument
@@ -31,11 +32,10 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "restore/plan.h"
+#include "restore/leaving.h"
 #include "sys/interrupted-x86_64.h"
 #include "sys/priority.h"
 #include "sys/proc.h"
-#include "sys/tracee.h"
 
 enum {
 	TRACE_OPTIONS = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD,
@@ -47,20 +47,7 @@ enum {
 static const uint64_t stop_timeout_ns = 10000000000;
 static const int64_t late_ns = 1000000;
 
-/* A thread on its way. */
-struct leaving {
-	struct restore *r;
-	size_t task; /* index in the plan */
-	const struct task_plan *tp;
-	const struct thread_plan *th;
-	pid_t tid;
-	struct cpu_regs regs; /* of the image, as the kernel has taken them */
-	bool restart;         /* regs are those of a call with a restart block */
-	bool in_trap;         /* it is in a stop on whose way out the kernel looks at a restart code: in no other kind it does */
-	const int64_t *go_ns; /* CLOCK_MONOTONIC: when threads will be let go, and remaining times begin to run */
-};
-
-static int thread_fail(const struct leaving *l, int err, const char *what)
+int leaving_fail(const struct leaving *l, int err, const char *what)
 {
 	return fail(err, "pid %d thread %d: %s", l->tp->task->pid, l->tid, what);
 }
@@ -122,8 +109,7 @@ int trace_look(struct restore *r)
 	return 0;
 }
 
-/* The next stop that means something. `go` resumes the thread each time; NULL: it runs already. */
-static int next_stop(struct leaving *l, int (*go)(pid_t tid, int sig), struct ptrace_stop *stop)
+int leaving_next_stop(struct leaving *l, int (*go)(pid_t tid, int sig), struct ptrace_stop *stop)
 {
 	for (;;) {
 		int err = go ? go(l->tid, 0) : 0;
@@ -131,9 +117,9 @@ static int next_stop(struct leaving *l, int (*go)(pid_t tid, int sig), struct pt
 		if (!err)
 			err = ptrace_wait(l->tid, ptrace_now_ns() + stop_timeout_ns, stop);
 		if (err)
-			return thread_fail(l, err, "bring it to its next stop");
+			return leaving_fail(l, err, "bring it to its next stop");
 		if (stop->kind == PTRACE_GONE)
-			return thread_fail(l, 0, "it was ended while it was being restored");
+			return leaving_fail(l, 0, "it was ended while it was being restored");
 		if (stop->kind != PTRACE_STOP_SIGNAL)
 			return 0;
 		if (stop->sig != SIGSTOP)
@@ -148,25 +134,25 @@ static int next_stop(struct leaving *l, int (*go)(pid_t tid, int sig), struct pt
 static int expect_stop(struct leaving *l, int (*go)(pid_t tid, int sig), enum ptrace_stop_kind kind)
 {
 	struct ptrace_stop stop;
-	int err = next_stop(l, go, &stop);
+	int err = leaving_next_stop(l, go, &stop);
 
 	if (err)
 		return err;
-	return stop.kind == kind ? 0 : thread_fail(l, 0, "it stopped at an unexpected place");
+	return stop.kind == kind ? 0 : leaving_fail(l, 0, "it stopped at an unexpected place");
 }
 
 static int get_regs(struct leaving *l, struct cpu_regs *regs)
 {
 	int err = ptrace_get_regs(l->tid, regs);
 
-	return err ? thread_fail(l, err, "read its registers") : 0;
+	return err ? leaving_fail(l, err, "read its registers") : 0;
 }
 
 static int set_regs(struct leaving *l, const struct cpu_regs *regs)
 {
 	int err = ptrace_set_regs(l->tid, regs);
 
-	return err ? thread_fail(l, err, "set its registers") : 0;
+	return err ? leaving_fail(l, err, "set its registers") : 0;
 }
 
 /* --- to the end of rt_sigreturn --- */
@@ -176,10 +162,10 @@ static int seize_and_stop(struct leaving *l)
 	int err = l->r->threads_traced || l->tid == l->tp->task->pid ? 0 : ptrace_seize(l->tid, trace_options(l->r));
 
 	if (err)
-		return thread_fail(l, err, "trace it");
+		return leaving_fail(l, err, "trace it");
 	err = ptrace_interrupt(l->tid);
 	if (err)
-		return thread_fail(l, err, "stop it");
+		return leaving_fail(l, err, "stop it");
 	return expect_stop(l, NULL, PTRACE_STOP_TRAP);
 }
 
@@ -199,15 +185,15 @@ static int run_to_sigreturn(struct leaving *l)
 		if (err)
 			return err;
 		if (l->regs.ip != l->th->thread->cpu.regs.ip || l->regs.sp != l->th->thread->cpu.regs.sp)
-			return thread_fail(l, 0, "the kernel did not take its registers");
+			return leaving_fail(l, 0, "the kernel did not take its registers");
 		return 0;
 	}
-	return thread_fail(l, 0, "its restorer did not come to its end");
+	return leaving_fail(l, 0, "its restorer did not come to its end");
 }
 
 /* --- calls by the restorer's instruction --- */
 
-static int start_call(struct leaving *l, uint64_t nr, const uint64_t args[6])
+int leaving_prepare_call(struct leaving *l, uint64_t nr, const uint64_t args[6])
 {
 	struct cpu_regs regs = l->regs;
 
@@ -221,12 +207,17 @@ static int start_call(struct leaving *l, uint64_t nr, const uint64_t args[6])
 	regs.r10 = args[3];
 	regs.r8 = args[4];
 	regs.r9 = args[5];
-	int err = set_regs(l, &regs);
+	return set_regs(l, &regs);
+}
+
+static int start_call(struct leaving *l, uint64_t nr, const uint64_t args[6])
+{
+	int err = leaving_prepare_call(l, nr, args);
+
 	return err ? err : expect_stop(l, ptrace_syscall, PTRACE_STOP_SYSCALL);
 }
 
-/* A call that gives 0. */
-static int make_call(struct leaving *l, const char *what, uint64_t nr, const uint64_t args[6])
+int leaving_call(struct leaving *l, uint64_t nr, const uint64_t args[6], int64_t *ret)
 {
 	struct cpu_regs after;
 	int err = start_call(l, nr, args);
@@ -235,10 +226,18 @@ static int make_call(struct leaving *l, const char *what, uint64_t nr, const uin
 		err = expect_stop(l, ptrace_syscall, PTRACE_STOP_SYSCALL);
 	if (!err)
 		err = get_regs(l, &after);
-	if (!err && after.ax)
-		err = thread_fail(l, (int)after.ax, what);
+	*ret = err ? 0 : (int64_t)after.ax;
 	l->in_trap = false;
 	return err;
+}
+
+/* A call that gives 0. */
+static int make_call(struct leaving *l, const char *what, uint64_t nr, const uint64_t args[6])
+{
+	int64_t ret;
+	int err = leaving_call(l, nr, args, &ret);
+
+	return !err && ret ? leaving_fail(l, (int)ret, what) : err;
 }
 
 /*
@@ -268,7 +267,7 @@ static int put_timespec(struct leaving *l, taddr_t at, int64_t ns)
 	struct iovec local = { &ts, sizeof(ts) }, remote = { (void *)(uintptr_t)at, sizeof(ts) };
 
 	if (process_vm_writev(l->tid, &local, 1, &remote, 1, 0) != sizeof(ts))
-		return thread_fail(l, -errno, "write the time its call has left");
+		return leaving_fail(l, -errno, "write the time its call has left");
 	return 0;
 }
 
@@ -314,7 +313,7 @@ static int restart_args(struct leaving *l, uint64_t args[6])
 		}
 		break;
 	default:
-		return thread_fail(l, 0, "its broken off system call is of a kind that cannot be issued again");
+		return leaving_fail(l, 0, "its broken off system call is of a kind that cannot be issued again");
 	}
 	args[timeout_arg] = ts;
 	return put_timespec(l, ts, left);
@@ -337,7 +336,7 @@ static int restart_call(struct leaving *l)
 		return err;
 	err = ptrace_interrupt(l->tid);
 	if (err)
-		return thread_fail(l, err, "stop it");
+		return leaving_fail(l, err, "stop it");
 	err = expect_stop(l, ptrace_cont, PTRACE_STOP_TRAP);
 	if (!err)
 		err = get_regs(l, &after);
@@ -366,9 +365,9 @@ static int await_exit(struct leaving *l)
 		if (!err)
 			err = proc_read_stat(dir, "stat", &stat);
 		if (err || stat.state == 'Z')
-			return err ? thread_fail(l, err, "see its end") : 0;
+			return err ? leaving_fail(l, err, "see its end") : 0;
 		if (ptrace_now_ns() > deadline_ns)
-			return thread_fail(l, -ETIMEDOUT, "it does not exit");
+			return leaving_fail(l, -ETIMEDOUT, "it does not exit");
 		nanosleep(&look_again, NULL);
 	}
 }
@@ -384,7 +383,7 @@ static int exit_again(struct leaving *l)
 
 	if (!err) {
 		err = ptrace_set_options(l->tid, PTRACE_O_TRACEEXIT | (trace_options(l->r) & ~PTRACE_O_EXITKILL));
-		err = err ? thread_fail(l, err, "let it go") : 0;
+		err = err ? leaving_fail(l, err, "let it go") : 0;
 	}
 	if (!err)
 		err = start_call(l, SYS_exit, args);
@@ -392,7 +391,7 @@ static int exit_again(struct leaving *l)
 		err = expect_stop(l, ptrace_cont, PTRACE_STOP_OTHER);
 	if (!err) {
 		err = ptrace_detach(l->tid, 0);
-		err = err ? thread_fail(l, err, "let it go") : 0;
+		err = err ? leaving_fail(l, err, "let it go") : 0;
 	}
 	return err ? err : await_exit(l);
 }
@@ -412,7 +411,7 @@ static int put_rseq_cs(struct leaving *l)
 
 	if (!cs || process_vm_writev(l->tid, &local, 1, &remote, 1, 0) == sizeof(cs))
 		return 0;
-	return thread_fail(l, -errno, "put back its restartable sequence");
+	return leaving_fail(l, -errno, "put back its restartable sequence");
 }
 
 /*
@@ -437,8 +436,9 @@ static int final_state(struct leaving *l)
 	if (!l->in_trap && (l->restart || l->th->thread->restart.kind == RESTART_ISSUE)) {
 		err = ptrace_interrupt(l->tid);
 		if (err)
-			return thread_fail(l, err, "stop it");
-		err = expect_stop(l, ptrace_cont, PTRACE_STOP_TRAP);
+			return leaving_fail(l, err, "stop it");
+		err = expect_stop(l, ptrace_cont,
+				  l->tp->task->state == TASK_STOPPED ? PTRACE_STOP_GROUP : PTRACE_STOP_TRAP);
 		if (err)
 			return err;
 	}
@@ -452,7 +452,7 @@ static int final_state(struct leaving *l)
 	if (err)
 		return err;
 	err = ptrace_set_sigmask(l->tid, l->th->thread->sigmask);
-	return err ? thread_fail(l, err, "set its signal mask") : 0;
+	return err ? leaving_fail(l, err, "set its signal mask") : 0;
 }
 
 static int for_each(struct leaving *all, size_t nr, int (*step)(struct leaving *l), bool (*wanted)(const struct leaving *l))
@@ -544,6 +544,8 @@ static int bring_to_end(struct restore *r, struct leaving *all, size_t nr, int64
 	if (!err)
 		err = for_each(all, nr, exit_again, has_exited);
 	if (!err)
+		err = leaving_stop_tasks(r, all, nr);
+	if (!err)
 		err = for_each(all, nr, set_dumpable, is_first);
 	if (!err)
 		err = for_each(all, nr, unmap_restorer, is_first);
@@ -558,7 +560,7 @@ static int send_stops(struct restore *r)
 	for (size_t i = 0; i < r->plan->tasks.nr; i++) {
 		const struct task_plan *tp = &r->plan->tasks.v[i];
 
-		if (!tp->mm || !(r->opts.leave_stopped || r->stops[i] || tp->task->state == TASK_STOPPED))
+		if (!tp->mm || tp->task->state == TASK_STOPPED || !(r->opts.leave_stopped || r->stops[i]))
 			continue;
 		if (kill(tp->task->pid, SIGSTOP))
 			return fail(-errno, "pid %d: stop it", tp->task->pid);
@@ -571,14 +573,14 @@ static int keep_alive(struct leaving *l)
 {
 	int err = ptrace_set_options(l->tid, 0);
 
-	return err ? thread_fail(l, err, "let it go") : 0;
+	return err ? leaving_fail(l, err, "let it go") : 0;
 }
 
 static int let_go(struct leaving *l)
 {
 	int err = ptrace_detach(l->tid, 0);
 
-	return err ? thread_fail(l, err, "let it go") : 0;
+	return err ? leaving_fail(l, err, "let it go") : 0;
 }
 
 int restore_resume(struct restore *r, struct restore_stats *stats)
