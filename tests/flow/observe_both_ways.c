@@ -64,7 +64,7 @@ static const struct {
 
 /* Of a dead process nothing is restored but its number, relations, name and status. */
 static const char *const zombie_fields[] = {
-	"* ppid", "* pgid", "* sid", "* state", "* exit_code", "* exit_signal", "* comm",
+	"* ppid", "* pgid", "* sid", "* state", "* exit_code", "* exit_signal", "* comm", "* uid",
 };
 
 struct comparison {

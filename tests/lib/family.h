@@ -5,6 +5,7 @@
 #ifndef FAMILY_H
 #define FAMILY_H
 
+#include <linux/futex.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -70,15 +71,17 @@ static inline void family_check(int who)
 	CHECK_EQUAL(getsid(0), m->sid);
 }
 
+/* Hundreds that look again and again would keep the machine busy. */
 static inline void family_wait(void)
 {
 	while (!__atomic_load_n(&family->go, __ATOMIC_ACQUIRE))
-		family_nap();
+		syscall(SYS_futex, &family->go, FUTEX_WAIT, 0, NULL, NULL, 0);
 }
 
 static inline void family_go(void)
 {
 	__atomic_store_n(&family->go, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &family->go, FUTEX_WAKE, FAMILY_MAX, NULL, NULL, 0);
 }
 
 /* As fork(2), with flags of clone(2). */

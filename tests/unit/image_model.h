@@ -543,6 +543,7 @@ static inline struct model *make_model(void)
 	t->ns.mnt = 5, t->ns.user = 6, t->ns.cgroup = 7, t->ns.time = 8;
 	struct thread *th = VEC_ADD(&t->threads);
 	th->tid = ZOMBIE;
+	th->creds.uid = 1000;
 	snprintf(th->comm, sizeof(th->comm), "dead");
 	return m;
 }

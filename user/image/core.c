@@ -383,6 +383,8 @@ static int save_zombie(struct save *s, struct arena *a, const struct task *t, Ta
 
 	core.mtype = CORE_ENTRY__MARCH__X86_64;
 	core.tc = tc;
+	extra.has_zombie_uid = true;
+	extra.zombie_uid = t->threads.v[0].creds.uid;
 
 	int err = image_put(s->set, MAGIC_COMMON, MAGIC_CORE, &core.base, "core-%d.img", t->pid);
 
@@ -821,6 +823,8 @@ static int load_extra(struct load *l, struct task *t, BcrTaskEntry **ret)
 		return bad_image(&r, "the controlling terminal %u is not in tty-info.img", msg->ctty_id);
 	t->exit_signal = msg->exit_signal;
 	t->ctty_id = msg->ctty_id;
+	if (t->state == TASK_ZOMBIE)
+		t->threads.v[0].creds.uid = msg->zombie_uid;
 	t->stop_reported = t->state == TASK_STOPPED && msg->stop_reported;
 	t->cgroup_id = msg->cgroup_id;
 	err = load_task_attrs(&r, msg, t);

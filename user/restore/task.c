@@ -235,11 +235,16 @@ static void end_as_recorded(const struct task *t)
 
 	/* Whatever came meanwhile was not for it. */
 	drain_signals();
+	/* Its parent is told whose it was. */
+	if (t->threads.nr && syscall(SYS_setresuid, t->threads.v[0].creds.uid, -1, -1))
+		log_warn("pid %d: its user %u could not be set: %s", t->pid, t->threads.v[0].creds.uid, strerror(errno));
 	if (!sig) {
 		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 		_exit(t->exit_code >> 8 & 0xff);
 	}
-	/* By the signal that ended it, but without a core file. */
+	/* By the signal that ended it, but without a core file; that there was one is in the status as well. */
+	if (t->exit_code & 0x80)
+		log_warn("pid %d: its wait status will not say that it left a core file", t->pid);
 	prctl(PR_SET_DUMPABLE, 0);
 	signal(sig, SIG_DFL);
 	mask &= ~(1ULL << (sig - 1));
