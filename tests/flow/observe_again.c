@@ -264,7 +264,7 @@ static const struct action {
 	{ "close, open", act_reopen, .same = true },
 	{ "flock", act_lock, .last = true },
 	{ "rename", act_rename, .same = true },
-	{ "unlink", act_unlink, .last = true },
+	{ "unlink", act_unlink, .same = true, .last = true },
 };
 enum { NR_ACTIONS = sizeof(actions) / sizeof(actions[0]) };
 
