@@ -29,7 +29,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "capture/capture.h"
-#include "capture/userfaultfd.h"
+#include "flow/userfaultfd.h"
 #include "freeze/freeze.h"
 #include "image/image.h"
 #include "observe/observe.h"
@@ -141,7 +141,7 @@ static inline void rig_start(struct rig *r, int (*target)(void))
 
 static inline int rig_userfaultfd(void *arg, pid_t pid, int *ret)
 {
-	return capture_userfaultfd(pid, NULL, ret);
+	return userfaultfd_take(pid, 10, NULL, ret);
 }
 
 static inline int rig_pause(void *arg, bool stop)

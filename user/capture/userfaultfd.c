@@ -1,7 +1,8 @@
 /*
  * A userfaultfd of the target. The call works on the address space of whoever makes it, so the target has to: two
  * remote system calls in one thread, and in between the descriptor is duplicated to here. Should bcr die in the
- * middle, the thread finds its way back and the descriptor is closed (capture/way_back.h).
+ * middle, the thread finds its way back and the descriptor is closed (capture/way_back.h). Nobody else who has these
+ * descriptors may run meanwhile, for a child that is forked then would keep it, and with it the protection.
  */
 #include "capture/userfaultfd.h"
 
@@ -9,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "base/cleanup.h"
@@ -85,16 +87,43 @@ static bool is_dead(pid_t tid)
 	return proc_open(tid, &dir) || proc_read_stat(dir, "stat", &stat) || stat.state == 'Z' || stat.state == 'X';
 }
 
+/* The thread is in a ptrace stop of ours. */
+static int by_stopped_thread(pid_t pid, pid_t tid, const struct way_back_code *code, int *ret)
+{
+	struct remote r;
+	int err = remote_begin(&r, pid, tid, code);
+
+	if (err)
+		return err;
+	err = make_and_take(&r, ret);
+	int end_err = remote_end(&r);
+	if (!err && end_err) {
+		close(*ret);
+		*ret = -1;
+		err = end_err;
+	}
+	return err;
+}
+
+/* Once it stands still, nobody can make threads any more. */
+static bool is_alone(const char *task_dir)
+{
+	struct stat st;
+
+	return !stat(task_dir, &st) && st.st_nlink == 3; /* . and .. of the directory, and the one thread's */
+}
+
 /* From the interrupt on the thread stands still: what can be asked was asked before. */
 static int by_thread(pid_t pid, pid_t tid, const struct way_back_code *code, struct waits *waits, int *ret)
 {
-	struct remote r;
+	char task_dir[32];
 	int err = ptrace_seize(tid, 0);
 
 	if (err == -EPERM && is_dead(tid))
 		return -ESRCH;
 	if (err)
 		return err == -ESRCH ? err : fail(err, "pid %d thread %d: attach with ptrace", pid, tid);
+	snprintf(task_dir, sizeof(task_dir), "/proc/%d/task", pid);
 	waits_begin(waits);
 	err = ptrace_interrupt(tid);
 	if (!err)
@@ -104,42 +133,56 @@ static int by_thread(pid_t pid, pid_t tid, const struct way_back_code *code, str
 		return err == -ESRCH ? err : fail(err, "pid %d thread %d: stop it for a moment", pid, tid);
 	}
 	waits_settle(waits);
-	err = remote_begin(&r, pid, tid, code);
-	if (!err) {
-		err = make_and_take(&r, ret);
-		int end_err = remote_end(&r);
-		if (!err && end_err) {
-			close(*ret);
-			*ret = -1;
-			err = end_err;
-		}
-	}
+	err = is_alone(task_dir) ? by_stopped_thread(pid, tid, code, ret) : -EBUSY;
 	let_go(waits, tid);
 	return err && is_dead(tid) ? -ESRCH : err;
 }
 
-int capture_userfaultfd(pid_t pid, struct waits *waits, int *ret)
+static int list_threads(pid_t pid, proc_numbers *ret)
 {
 	_cleanup_close_ int dir = -1;
-	struct way_back_code code;
-	struct priority priority = {};
-	proc_numbers tids = {};
 	int err = proc_open(pid, &dir);
 
 	if (!err)
-		err = proc_list(dir, "task", &tids);
-	if (!err && !tids.nr)
+		err = proc_list(dir, "task", ret);
+	if (!err && !ret->nr)
 		err = -ESRCH;
+	return err == -ENOENT ? -ESRCH : err;
+}
+
+int capture_userfaultfd(pid_t pid, struct waits *waits, int *ret)
+{
+	struct way_back_code code;
+	struct priority priority = {};
+	proc_numbers tids = {};
+	int err = list_threads(pid, &tids);
+
+	if (!err && tids.nr > 1)
+		err = -EBUSY;
+	if (!err) {
+		way_back_find(proc_living(pid), &code);
+		priority_raise(&priority);
+		err = by_thread(pid, tids.v[0], &code, waits, ret);
+		priority_restore(&priority);
+	}
+	VEC_FREE(&tids);
+	return err == -ENOENT ? -ESRCH : err;
+}
+
+int capture_userfaultfd_held(pid_t pid, int *ret)
+{
+	struct way_back_code code;
+	proc_numbers tids = {};
+	int err = list_threads(pid, &tids);
+
 	if (!err)
 		way_back_find(proc_living(pid), &code);
-	/* A thread that has exited meanwhile, or a leader that exited long ago: the next one. */
-	priority_raise(&priority);
+	/* A leader that exited long ago is a thread that cannot do anything: the next one. */
 	for (size_t i = 0; i < tids.nr; i++) {
-		err = by_thread(pid, tids.v[i], &code, waits, ret);
+		err = is_dead(tids.v[i]) ? -ESRCH : by_stopped_thread(pid, tids.v[i], &code, ret);
 		if (err != -ESRCH)
 			break;
 	}
-	priority_restore(&priority);
 	VEC_FREE(&tids);
-	return err == -ENOENT ? -ESRCH : err;
+	return err;
 }

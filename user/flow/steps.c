@@ -9,8 +9,8 @@
 
 #include "base/log.h"
 #include "capture/capture.h"
-#include "capture/userfaultfd.h"
 #include "flow/stages.h"
+#include "flow/userfaultfd.h"
 #include "flow/worker.h"
 #include "sys/waits.h"
 
@@ -252,9 +252,9 @@ int step_let_go(struct flow *f)
 
 int step_userfaultfd(void *arg, pid_t pid, int *ret_fd)
 {
-	struct flow *f = arg;
+	const struct flow *f = arg;
 
-	return capture_userfaultfd(pid, f->waits, ret_fd);
+	return userfaultfd_take(pid, f->req->timeout_s, f->waits, ret_fd);
 }
 
 /* Holds the tree while the tracker catches up, or lets it go on. */
