@@ -57,7 +57,7 @@ check_stats() {
 }
 
 decoded=0
-for name in rich memory signals sessions creds threads cow interrupted crowd memfd_contents sysv_shm unlinked_file; do
+for name in rich memory signals sessions creds thread_registers cow interrupted crowd memfd_contents sysv_shm unlinked_file; do
 	say "$name"
 	program=$lib/$name
 	[ -x "$program" ] || program=$BUILD/tests/kinds/$name

@@ -2,6 +2,7 @@
 # System calls under way go on: none returns EINTR, and each ends when its time is over, neither sooner nor later. Each
 # is stopped at ten points of its wait.
 # timeout: 300
+# alone: it measures
 set -eu
 # shellcheck source=tests/lib/bcr.sh
 . "$SRC/tests/lib/bcr.sh"
