@@ -1,5 +1,5 @@
 #!/bin/bash
-# Threads in signal handlers on alternate stacks are dumped 100 times, at random moments.
+# Threads in signal handlers on alternate stacks are dumped at random moments.
 # timeout: 300
 set -eu
 # shellcheck source=tests/lib/bcr.sh

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A process whose main thread has exited is dumped 100 times, at random moments.
+# A process whose main thread has exited is dumped at random moments.
 # timeout: 300
 set -eu
 # shellcheck source=tests/lib/bcr.sh

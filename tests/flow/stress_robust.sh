@@ -1,5 +1,5 @@
 #!/bin/bash
-# Threads that hold robust mutexes, and end holding them, are dumped 100 times, at random moments.
+# Threads that hold robust mutexes, and end holding them, are dumped at random moments.
 # timeout: 300
 set -eu
 # shellcheck source=tests/lib/bcr.sh

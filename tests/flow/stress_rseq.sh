@@ -1,5 +1,5 @@
 #!/bin/bash
-# Threads in restartable sequences are dumped 100 times, at random moments.
+# Threads in restartable sequences are dumped at random moments.
 # timeout: 300
 set -eu
 # shellcheck source=tests/lib/bcr.sh

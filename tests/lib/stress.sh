@@ -1,11 +1,11 @@
 # Dumps of a running stress program at random moments. Sourced, after tests/lib/bcr.sh.
 # shellcheck shell=bash
 
-# stress PROGRAM: 100 dumps of it, at moments that only chance knows. Of these, 80 leave it running, and the image of every
-# eighth one takes the place of the program, which is ended; 20 are dumped for good and restored. After each the program
-# must go on, and in the end it must have found nothing wrong.
+# stress PROGRAM: dumps of it at moments that only chance knows, 25, or ROUNDS of the environment; 100 is the full size. Of five, four
+# leave it running, and the image of every eighth takes the place of the program, which is ended; one is dumped for good and
+# restored. After each the program must go on, and in the end it must have found nothing wrong.
 stress() {
-	local dir=$PWD/target images i all=${ROUNDS:-100} now rounds_restored=0
+	local dir=$PWD/target images i all=${ROUNDS:-25} now rounds_restored=0
 	target "$dir" "$1"
 	for ((i = 1; i <= all; i++)); do
 		images=$PWD/images-$((i % 2))
