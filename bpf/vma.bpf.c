@@ -9,8 +9,6 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-__u32 wanted_tid = 0; /* in the initial pid namespace: the thread of which mappings are shown */
-
 struct vma_scratch {
 	struct vma_record vma;
 	struct file_record file;
@@ -23,6 +21,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct vma_scratch);
 } scratch SEC(".maps");
+
+/*
+ * In the initial pid namespace: the thread of which mappings are shown. No global variable: libbpf would map it, and children would have
+ * that mapping, a target that bcr itself forks among them.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} wanted_tids SEC(".maps");
 
 static __always_inline void fill_special(struct vma_record *r, struct vm_area_struct *vma)
 {
@@ -43,7 +52,8 @@ int observe_vmas(struct bpf_iter__task_vma *ctx)
 	 * The iterator goes to threads with a descriptor table of their own as well, and shows the same mappings
 	 * again; to all threads, when the main one has exited.
 	 */
-	if (!vma || !task || task->pid != wanted_tid)
+	__u32 *wanted = bpf_map_lookup_elem(&wanted_tids, &zero);
+	if (!vma || !task || !wanted || task->pid != *wanted)
 		return 0;
 	struct vma_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	if (!s)

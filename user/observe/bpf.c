@@ -442,8 +442,6 @@ static int bpf_probe(const char **why)
 		*why = "the kernel refuses to load BPF iterators";
 		return -EPERM;
 	}
-	/* Whoever is forked after this, to be observed even, has nothing to do with it. */
-	madvise(probed_vma->bss, sizeof(*probed_vma->bss), MADV_DONTFORK);
 	return 0;
 }
 

@@ -158,7 +158,11 @@ static size_t take_vma(const uint8_t *at, size_t left, const struct vma_record *
 
 static int iterate(struct bpf_state *s, const struct task_record *t, struct bpf_link *link, uint8_t **ret, size_t *ret_len)
 {
-	s->vma->bss->wanted_tid = t->global_living;
+	const uint32_t zero = 0, wanted = t->global_living;
+	int err = bpf_map_update_elem(bpf_map__fd(s->vma->maps.wanted_tids), &zero, &wanted, BPF_ANY);
+
+	if (err)
+		return fail(err, "pid %d: say which mappings BPF is to show", t->pid);
 	return bpf_iter_read(link, t->pid, ret, ret_len);
 }
 
