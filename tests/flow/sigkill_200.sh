@@ -1,7 +1,7 @@
 #!/bin/bash
 # bcr is killed by SIGKILL at 200 random instants of a dump. The target always still runs and checks itself, the image set
 # of before stays valid, and nothing prevents the next dump.
-# timeout: 400
+# timeout: 900
 set -eu
 # shellcheck source=tests/lib/bcr.sh
 . "$SRC/tests/lib/bcr.sh"
