@@ -35,10 +35,12 @@ static int target(void)
 
 static void run(const char *backend)
 {
+	/* Otherwise it would be a matter of the machine whether the target is held before a stop. */
+	const struct track_env hold = { .hold_above = 1 };
 	struct rig r;
 
 	rig_start(&r, target);
-	rig_open(&r, backend, NULL);
+	rig_open(&r, backend, &hold);
 	for (int i = 0; i < ROUNDS; i++) {
 		rig_cut(&r, 5);
 		rig_print(&r, "random writers");

@@ -177,12 +177,13 @@ static int follow_held(void *arg)
 
 int tracker_follow(struct tracker *t)
 {
+	size_t enough = t->env.hold_above ? t->env.hold_above : HOLD_ABOVE;
 	int err = t->cow ? follow_running(t) : 1;
 
 	for (int i = 0; !err && t->env.pause && i < MAX_HOLDS; i++) {
 		size_t nr = cow_nr_hints(t->cow);
 
-		if (nr == SIZE_MAX || nr - t->hints_taken <= HOLD_ABOVE)
+		if (nr == SIZE_MAX || nr - t->hints_taken <= enough)
 			return 0;
 		err = tracker_hold(t, follow_held, t);
 		t->stats.holds++;

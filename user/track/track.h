@@ -39,6 +39,7 @@ struct track_env {
 	int (*each_thread)(void *arg, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
 	uint64_t max_stop_bytes; /* more than these are not copied inside the stop (-EAGAIN); 0: no limit */
 	uint64_t ring_bytes;     /* for pages saved before a write; 0: as memory asks for */
+	uint32_t hold_above;     /* the target is held before the stop while more places are left to it; 0: as suits the stop */
 };
 
 /* Of everything since tracker_open(); the `cut_` ones are of the last cut. */
