@@ -169,17 +169,14 @@ int capture_userfaultfd(pid_t pid, struct waits *waits, int *ret)
 	return err == -ENOENT ? -ESRCH : err;
 }
 
-int capture_userfaultfd_held(pid_t pid, int *ret)
+int capture_userfaultfd_held(pid_t pid, const struct way_back_code *code, int *ret)
 {
-	struct way_back_code code;
 	proc_numbers tids = {};
 	int err = list_threads(pid, &tids);
 
-	if (!err)
-		way_back_find(proc_living(pid), &code);
 	/* A leader that exited long ago is a thread that cannot do anything: the next one. */
 	for (size_t i = 0; i < tids.nr; i++) {
-		err = is_dead(tids.v[i]) ? -ESRCH : by_stopped_thread(pid, tids.v[i], &code, ret);
+		err = is_dead(tids.v[i]) ? -ESRCH : by_stopped_thread(pid, tids.v[i], code, ret);
 		if (err != -ESRCH)
 			break;
 	}

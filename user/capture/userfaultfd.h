@@ -4,6 +4,8 @@
 
 #include <sys/types.h>
 
+#include "capture/way_back.h"
+
 struct waits;
 
 /*
@@ -14,7 +16,10 @@ struct waits;
  */
 int capture_userfaultfd(pid_t pid, struct waits *waits, int *ret);
 
-/* The same of a process all threads of which are in a ptrace stop of ours (freeze_stop()). Returns 0, -ESRCH, or as above. */
-int capture_userfaultfd_held(pid_t pid, int *ret);
+/*
+ * The same of a process all threads of which are in a ptrace stop of ours (freeze_stop()). `code` is what way_back_find() found
+ * before. Returns 0, -ESRCH, or as above.
+ */
+int capture_userfaultfd_held(pid_t pid, const struct way_back_code *code, int *ret);
 
 #endif

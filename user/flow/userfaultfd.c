@@ -7,19 +7,22 @@
 
 #include "capture/userfaultfd.h"
 #include "freeze/freeze.h"
+#include "sys/proc.h"
 
 static int take_held(pid_t pid, unsigned timeout_s, struct waits *waits, int *ret)
 {
+	struct way_back_code code;
 	struct freeze *hold = NULL;
 	int err = freeze_create("ptrace", pid, timeout_s, &hold);
 
 	if (err)
 		return err;
+	way_back_find(proc_living(pid), &code); /* not while everybody waits */
 	freeze_set_waits(hold, waits);
 	freeze_set_short(hold, true);
 	err = freeze_stop(hold);
 	if (!err)
-		err = capture_userfaultfd_held(pid, ret);
+		err = capture_userfaultfd_held(pid, &code, ret);
 	int go_err = freeze_thaw(hold, THAW_RUN, NULL);
 	freeze_destroy(hold);
 	if (!err && go_err) {
