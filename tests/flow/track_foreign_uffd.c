@@ -38,7 +38,7 @@ static void run(const char *backend)
 	rig_shared->why[0] = 0;
 	/* For write protection, but nothing is protected: nobody has to answer. */
 	struct uffdio_register reg = { .range = { start, BYTES }, .mode = UFFDIO_REGISTER_MODE_WP };
-	RIG_NEED(!userfaultfd_take(r.pid, 10, NULL, &fd));
+	RIG_NEED(!rig_userfaultfd(&r, r.pid, &fd));
 	RIG_NEED(!ioctl(fd, UFFDIO_API, &api));
 	RIG_NEED(!ioctl(fd, UFFDIO_REGISTER, &reg));
 	rig_foreign = true;

@@ -141,7 +141,9 @@ static inline void rig_start(struct rig *r, int (*target)(void))
 
 static inline int rig_userfaultfd(void *arg, pid_t pid, int *ret)
 {
-	return userfaultfd_take(pid, 10, NULL, ret);
+	uint32_t held_us = 0;
+
+	return userfaultfd_take(pid, 10, NULL, &held_us, ret);
 }
 
 static inline int rig_pause(void *arg, bool stop)

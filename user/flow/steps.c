@@ -252,9 +252,9 @@ int step_let_go(struct flow *f)
 
 int step_userfaultfd(void *arg, pid_t pid, int *ret_fd)
 {
-	const struct flow *f = arg;
+	struct flow *f = arg;
 
-	return userfaultfd_take(pid, f->req->timeout_s, f->waits, ret_fd);
+	return userfaultfd_take(pid, f->req->timeout_s, f->waits, &f->frozen_us, ret_fd);
 }
 
 /* Holds the tree while the tracker catches up, or lets it go on. */

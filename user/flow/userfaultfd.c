@@ -9,7 +9,7 @@
 #include "freeze/freeze.h"
 #include "sys/proc.h"
 
-static int take_held(pid_t pid, unsigned timeout_s, struct waits *waits, int *ret)
+static int take_held(pid_t pid, unsigned timeout_s, struct waits *waits, uint32_t *held_us, int *ret)
 {
 	struct way_back_code code;
 	struct freeze *hold = NULL;
@@ -24,6 +24,7 @@ static int take_held(pid_t pid, unsigned timeout_s, struct waits *waits, int *re
 	if (!err)
 		err = capture_userfaultfd_held(pid, &code, ret);
 	int go_err = freeze_thaw(hold, THAW_RUN, NULL);
+	*held_us += freeze_frozen_us(hold);
 	freeze_destroy(hold);
 	if (!err && go_err) {
 		close(*ret);
@@ -32,7 +33,7 @@ static int take_held(pid_t pid, unsigned timeout_s, struct waits *waits, int *re
 	return err ? err : go_err;
 }
 
-int userfaultfd_take(pid_t pid, unsigned timeout_s, struct waits *waits, int *ret)
+int userfaultfd_take(pid_t pid, unsigned timeout_s, struct waits *waits, uint32_t *held_us, int *ret)
 {
 	int err = capture_userfaultfd(pid, waits, ret);
 
@@ -41,5 +42,5 @@ int userfaultfd_take(pid_t pid, unsigned timeout_s, struct waits *waits, int *re
 	/* Nothing is to be said of one that ends: a newer observation does not have it. */
 	if (kill(pid, 0) && errno == ESRCH)
 		return -ESRCH;
-	return take_held(pid, timeout_s, waits, ret);
+	return take_held(pid, timeout_s, waits, held_us, ret);
 }
