@@ -46,17 +46,6 @@ static void be_kid(int who)
 	_exit(0);
 }
 
-static char state_of(pid_t pid)
-{
-	char path[64], state = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	FILE *f = fopen(path, "re");
-	CHECK(f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1);
-	fclose(f);
-	return state;
-}
-
 static void await_stop(pid_t pid)
 {
 	siginfo_t info;
@@ -70,7 +59,7 @@ static void check_kids(const uint64_t *before)
 		pid_t pid = family->members[1 + i].pid;
 		siginfo_t info = { 0 };
 
-		CHECK_EQUAL(state_of(pid), 'T');
+		CHECK_EQUAL(family_state(pid), 'T');
 		CHECK(!waitid(P_PID, pid, &info, WSTOPPED | WNOHANG | WNOWAIT));
 		CHECK_EQUAL(info.si_pid, kids[i].reported ? 0 : pid);
 		if (!kids[i].reported)

@@ -71,6 +71,18 @@ static inline void family_check(int who)
 	CHECK_EQUAL(getsid(0), m->sid);
 }
 
+/* As in /proc/PID/stat. */
+static inline char family_state(pid_t pid)
+{
+	char path[64], state = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	FILE *f = fopen(path, "re");
+	CHECK(f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1);
+	fclose(f);
+	return state;
+}
+
 /* Hundreds that look again and again would keep the machine busy. */
 static inline void family_wait(void)
 {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -73,6 +74,34 @@ static void check_limits(void)
 	check(nowhere.dx == (uintptr_t)&ts, "no place for it: as it was");
 }
 
+/* Stopped again on the way into restart_syscall(2): an instruction that makes a call is what tells. */
+static void check_restarts(void)
+{
+	static const uint8_t code[] = { 0xb8, SYS_nanosleep, 0, 0, 0, 0x0f, 0x05, 0x90, 0x90 };
+	const uint64_t insn = (uintptr_t)code + 5;
+	struct cpu_regs on_its_way = { .ip = insn, .ax = SYS_restart_syscall, .orig_ax = SYS_nanosleep };
+	struct cpu_regs interrupted = { .ip = insn, .ax = SYS_restart_syscall, .orig_ax = (uint64_t)-1 };
+	struct cpu_regs elsewhere = { .ip = insn + 2, .ax = SYS_restart_syscall, .orig_ax = SYS_read }, r;
+
+	r = on_its_way;
+	call_undo_restart(getpid(), &r);
+	check(r.ip == insn + 2 && r.ax == (uint64_t)-516 && r.orig_ax == SYS_nanosleep, "as the first stop left it");
+	r = interrupted;
+	call_undo_restart(getpid(), &r);
+	check(r.ip == insn + 2 && r.ax == (uint64_t)-516 && r.orig_ax == SYS_restart_syscall, "its number has been lost");
+	check(call_restarted(getpid(), &r) == SYS_nanosleep, "the code tells the number");
+	r = elsewhere;
+	call_undo_restart(getpid(), &r);
+	check(!memcmp(&r, &elsewhere, sizeof(r)), "219 bytes have been read");
+
+	r = interrupted;
+	call_settle(getpid(), &r);
+	check(r.ip == insn && r.ax == SYS_nanosleep, "begins anew");
+	r = elsewhere;
+	call_settle(getpid(), &r);
+	check(!memcmp(&r, &elsewhere, sizeof(r)), "a call that has ended");
+}
+
 int main(void)
 {
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -87,6 +116,7 @@ int main(void)
 	call_unwind(&r, SYS_epoll_wait);
 	check(r.ip == 0x1002 && r.ax == (uint64_t)-KERNEL_ERESTARTNOHAND && r.orig_ax == SYS_epoll_wait, "unwound registers");
 	check_limits();
+	check_restarts();
 	puts(failures ? "FAIL" : "PASS");
 	return failures != 0;
 }

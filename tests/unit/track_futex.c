@@ -18,6 +18,10 @@ int main(void)
 	assert(!futex_wait_is_shared(&r));
 	r = (struct cpu_regs){ .orig_ax = (uint64_t)-1, .ax = SYS_futex, .si = FUTEX_WAIT };
 	assert(futex_wait_is_shared(&r));
+	r = (struct cpu_regs){ .orig_ax = SYS_restart_syscall, .ax = (uint64_t)-516, .si = FUTEX_WAIT };
+	assert(futex_wait_is_shared(&r));
+	r = (struct cpu_regs){ .orig_ax = (uint64_t)-1, .ax = SYS_restart_syscall, .si = FUTEX_WAIT };
+	assert(futex_wait_is_shared(&r));
 	r = (struct cpu_regs){ .orig_ax = SYS_read, .ax = 5, .si = 0 };
 	assert(!futex_wait_is_shared(&r));
 	puts("PASS");

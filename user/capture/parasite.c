@@ -91,20 +91,6 @@ uint32_t parasite_add(struct parasite_list *list, long nr, uint64_t a, uint64_t 
 	return list->nr_calls++;
 }
 
-/* The registers a thread goes on with when nobody is there to let the kernel restart its call. */
-static struct cpu_regs regs_without_kernel(const struct cpu_regs *saved)
-{
-	struct cpu_regs regs = *saved;
-	int64_t ax = (int64_t)regs.ax;
-
-	/* A sleep starts anew: too long is what a program must expect of a sleep, EINTR without a signal is not. */
-	if ((int64_t)regs.orig_ax >= 0 &&
-	    (call_was_broken_off(&regs) || ax == -KERNEL_ERESTARTSYS || ax == -KERNEL_ERESTARTNOINTR ||
-	     ax == -KERNEL_ERESTARTNOHAND || ax == -KERNEL_ERESTART_RESTARTBLOCK))
-		call_rewind(&regs);
-	return regs;
-}
-
 /* Writes list, data and frame into the target. */
 static int place_list(const struct parasite *p, const struct remote *r, const struct parasite_list *list)
 {
@@ -119,7 +105,9 @@ static int place_list(const struct parasite *p, const struct remote *r, const st
 	if (err)
 		return fail(err, "pid %d thread %d: read FPU state", r->pid, r->tid);
 
-	struct cpu cpu = { regs_without_kernel(&r->saved), { (uint32_t)len_xsave, xsave } };
+	/* What the thread goes on with when nobody is there to let the kernel restart its call. */
+	struct cpu cpu = { r->saved, { (uint32_t)len_xsave, xsave } };
+	call_settle(r->tid, &cpu.regs);
 	err = sigframe_build(&cpu, r->saved_sigmask, p->base + FRAME_OFFSET, image + FRAME_OFFSET - BATCH_OFFSET, &sp, &altstack);
 	if (err < 0)
 		return fail(err, "pid %d thread %d: FPU state of %zu bytes", r->pid, r->tid, len_xsave);

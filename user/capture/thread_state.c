@@ -4,7 +4,6 @@
  */
 #include <asm/ldt.h>
 #include <errno.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -115,39 +114,6 @@ static int read_by_ptrace(pid_t pid, struct thread *t)
 	return 0;
 }
 
-/* Arguments of a futex(2) that waits, with a time limit, for a word that is still what it was? */
-static bool waits_for_futex(pid_t pid, const struct cpu_regs *r)
-{
-	uint64_t cmd = r->si & FUTEX_CMD_MASK;
-	struct timespec ts;
-	uint32_t word;
-
-	return (cmd == FUTEX_WAIT || cmd == FUTEX_WAIT_BITSET) && r->si < 2 * FUTEX_CLOCK_REALTIME && r->di % sizeof(word) == 0 &&
-	       r->r10 && !remote_peek(pid, r->di, &word, sizeof(word)) && word == (uint32_t)r->dx &&
-	       !remote_peek(pid, r->r10, &ts, sizeof(ts)) && ts.tv_sec >= 0 && ts.tv_nsec >= 0 && ts.tv_nsec < 1000000000;
-}
-
-/*
- * Which call a restart block belongs to. A call that was restarted before shows as restart_syscall; the instruction
- * in front of it, in every C library a load of the number, tells which one it was. Of the calls that leave a restart
- * block only futex(2) has no function there, and is made by syscall(3): its arguments tell.
- */
-static uint32_t restarted_nr(pid_t tid, const struct cpu_regs *r)
-{
-	struct __attribute__((packed)) {
-		uint8_t mov_eax;
-		uint32_t nr;
-		uint8_t syscall[2];
-	} insn;
-
-	if (r->orig_ax != SYS_restart_syscall)
-		return (uint32_t)r->orig_ax;
-	if (!remote_peek(tid, r->ip - sizeof(insn), &insn, sizeof(insn)) && insn.mov_eax == 0xb8 && insn.syscall[0] == 0x0f &&
-	    insn.syscall[1] == 0x05)
-		return insn.nr;
-	return waits_for_futex(tid, r) ? SYS_futex : SYS_restart_syscall;
-}
-
 /* The kernel wrote the remaining time for the program at the stop, if the program wants it. */
 static bool read_remaining(pid_t tid, taddr_t request, taddr_t remaining, int64_t *ret_ns)
 {
@@ -165,13 +131,14 @@ static bool read_remaining(pid_t tid, taddr_t request, taddr_t remaining, int64_
 
 static void read_restart(struct thread *t)
 {
-	const struct cpu_regs *r = &t->cpu.regs;
+	struct cpu_regs *r = &t->cpu.regs;
 
+	call_undo_restart(t->tid, r);
 	t->restart = (struct restart){ 0 };
 	if ((int64_t)r->ax != -KERNEL_ERESTART_RESTARTBLOCK)
 		return;
 
-	t->restart.nr = restarted_nr(t->tid, r);
+	t->restart.nr = call_restarted(t->tid, r);
 	bool known = false;
 	if (t->restart.nr == SYS_nanosleep) {
 		t->restart.clockid = CLOCK_MONOTONIC;

@@ -134,18 +134,6 @@ static bool still_there(pid_t pid, struct way_back_code *c)
 		is_there(pid, c->restorer, restorer_short, sizeof(restorer_short)));
 }
 
-/* What the thread goes on with, as the kernel would see to it when the stop ends. */
-static void settle_call(struct cpu_regs *r)
-{
-	int64_t code = -(int64_t)r->ax;
-
-	if ((int64_t)r->orig_ax < 0)
-		return;
-	if ((code >= KERNEL_ERESTARTSYS && code <= KERNEL_ERESTARTNOHAND) || code == KERNEL_ERESTART_RESTARTBLOCK ||
-	    call_was_broken_off(r))
-		call_rewind(r);
-}
-
 /* Sections that must not be interrupted begin anew after a signal: the frame of a thread in one is that of its abort. */
 static int leave_rseq(pid_t tid, struct cpu_regs *r)
 {
@@ -184,7 +172,7 @@ static int build_frame(pid_t tid, const struct cpu_regs *regs, uint64_t sigmask,
 
 	if (!xsave)
 		return -ENOMEM;
-	settle_call(&cpu.regs);
+	call_settle(tid, &cpu.regs);
 	int err = leave_rseq(tid, &cpu.regs);
 	if (!err)
 		err = ptrace_get_xstate(tid, xsave, &xsave_bytes);

@@ -15,6 +15,7 @@
 #include "bpf/task.skel.h"
 #include "model/timers.h"
 #include "observe/bpf.h"
+#include "sys/interrupted-x86_64.h"
 #include "sys/proc.h"
 
 /* Constants of the kernel's own headers (include/linux/sched.h, sched/signal.h), the same in all supported versions. */
@@ -296,6 +297,7 @@ static int build_thread(struct bpf_run *r, struct task *task, struct task_idents
 	if (err || !r->stopped || task->state == TASK_ZOMBIE || th->exited)
 		return err;
 	build_regs(&th->cpu.regs, t);
+	call_undo_restart(th->tid, &th->cpu.regs);
 	build_restart(r->s, &th->restart, t, &th->cpu.regs);
 	return build_fpu(r->s, &th->cpu.fpu, t, slot);
 }

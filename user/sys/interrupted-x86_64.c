@@ -2,7 +2,9 @@
 #include "sys/interrupted-x86_64.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -33,6 +35,8 @@ static const struct call_limit limits[] = {
 	{ SYS_rt_sigtimedwait, 2, LIMIT_TIMESPEC }, { SYS_semtimedop, 3, LIMIT_TIMESPEC },
 	{ SYS_io_getevents, 4, LIMIT_TIMESPEC },  { SYS_io_pgetevents, 4, LIMIT_TIMESPEC },
 };
+
+static const uint8_t syscall_insn[] = { 0x0f, 0x05 };
 
 enum { RED_ZONE_BYTES = 128, STACK_ALIGN = 16 };
 
@@ -70,16 +74,79 @@ bool call_was_broken_off(const struct cpu_regs *r)
 
 void call_rewind(struct cpu_regs *r)
 {
-	r->ip -= 2; /* length of the `syscall` instruction */
+	r->ip -= sizeof(syscall_insn);
 	r->ax = r->orig_ax;
 	r->orig_ax = (uint64_t)-1;
 }
 
 void call_unwind(struct cpu_regs *r, uint64_t nr)
 {
-	r->ip += 2;
+	r->ip += sizeof(syscall_insn);
 	r->ax = (uint64_t)-(int64_t)KERNEL_ERESTARTNOHAND;
 	r->orig_ax = nr;
+}
+
+static bool peek(pid_t tid, uint64_t at, void *buf, size_t len_bytes)
+{
+	struct iovec local = { buf, len_bytes }, remote = { (void *)(uintptr_t)at, len_bytes };
+
+	return process_vm_readv(tid, &local, 1, &remote, 1, 0) == (ssize_t)len_bytes;
+}
+
+/* Arguments of a futex(2) that waits, with a time limit, for a word that is still what it was? */
+static bool waits_for_futex(pid_t tid, const struct cpu_regs *r)
+{
+	uint64_t cmd = r->si & FUTEX_CMD_MASK;
+	struct timespec ts;
+	uint32_t word;
+
+	return (cmd == FUTEX_WAIT || cmd == FUTEX_WAIT_BITSET) && r->si < 2 * FUTEX_CLOCK_REALTIME && r->di % sizeof(word) == 0 &&
+	       r->r10 && peek(tid, r->di, &word, sizeof(word)) && word == (uint32_t)r->dx &&
+	       peek(tid, r->r10, &ts, sizeof(ts)) && ts.tv_sec >= 0 && ts.tv_nsec >= 0 && ts.tv_nsec < 1000000000;
+}
+
+uint32_t call_restarted(pid_t tid, const struct cpu_regs *r)
+{
+	/* In every C library a load of the number; but futex(2) has no function there, and is made by syscall(3). */
+	struct __attribute__((packed)) {
+		uint8_t mov_eax;
+		uint32_t nr;
+		uint8_t syscall[sizeof(syscall_insn)];
+	} code;
+
+	if (r->orig_ax != SYS_restart_syscall)
+		return (uint32_t)r->orig_ax;
+	if (peek(tid, r->ip - sizeof(code), &code, sizeof(code)) && code.mov_eax == 0xb8 &&
+	    !memcmp(code.syscall, syscall_insn, sizeof(syscall_insn)))
+		return code.nr;
+	return waits_for_futex(tid, r) ? SYS_futex : SYS_restart_syscall;
+}
+
+void call_undo_restart(pid_t tid, struct cpu_regs *r)
+{
+	uint8_t code[sizeof(syscall_insn)];
+
+	if (r->ax != SYS_restart_syscall || !peek(tid, r->ip, code, sizeof(code)) || memcmp(code, syscall_insn, sizeof(code)))
+		return;
+	r->ip += sizeof(code);
+	r->ax = (uint64_t)-(int64_t)KERNEL_ERESTART_RESTARTBLOCK;
+	/* An interrupt on the way has left something else there. */
+	if ((int64_t)r->orig_ax < 0)
+		r->orig_ax = SYS_restart_syscall;
+}
+
+void call_settle(pid_t tid, struct cpu_regs *r)
+{
+	call_undo_restart(tid, r);
+	int64_t code = -(int64_t)r->ax;
+
+	if ((int64_t)r->orig_ax < 0)
+		return;
+	if (code == KERNEL_ERESTART_RESTARTBLOCK)
+		r->orig_ax = call_restarted(tid, r);
+	else if ((code < KERNEL_ERESTARTSYS || code > KERNEL_ERESTARTNOHAND) && !call_was_broken_off(r))
+		return;
+	call_rewind(r);
 }
 
 bool call_has_limit(const struct cpu_regs *r, uint64_t nr)

@@ -20,6 +20,26 @@ enum {
 /* Can this call return EINTR because of a stop alone, without any signal handler (signal(7))? */
 bool call_is_never_restarted(uint64_t nr);
 
+/*
+ * Which call does a restart block belong to, whose thread has these registers? One that was restarted before shows as
+ * restart_syscall(2): the code in front of it, or its arguments, tell what it was. SYS_restart_syscall when nothing tells.
+ */
+uint32_t call_restarted(pid_t tid, const struct cpu_regs *r);
+
+/*
+ * A thread that is stopped again before it could go on with its call has the registers of one about to issue
+ * restart_syscall(2), which works for the kernel alone. They become those the first stop left: a call, broken off, with a
+ * restart block. Other registers stay as they are.
+ */
+void call_undo_restart(pid_t tid, struct cpu_regs *r);
+
+/*
+ * For a thread that the kernel does not let go from a stop: as the kernel would, a call that was broken off is issued again;
+ * but one with a restart block begins anew. A wait that takes too long is what programs have to expect, EINTR without a
+ * signal is not.
+ */
+void call_settle(pid_t tid, struct cpu_regs *r);
+
 /* Is the thread about to return EINTR from such a call? */
 bool call_was_broken_off(const struct cpu_regs *r);
 
