@@ -712,6 +712,22 @@ static void with_unlinked_file(void)
 	hold();
 }
 
+/* Inside a directory that has been removed, and so has the one above it; open as well. */
+static void in_removed_directory(void)
+{
+	char name[] = "/tmp/bcr-removed.XXXXXX";
+
+	if (!mkdtemp(name))
+		die("mkdtemp");
+	MUST(chdir(name));
+	MUST(mkdir("inner", 0750));
+	MUST(chdir("inner"));
+	MUST(open(".", O_RDONLY | O_DIRECTORY));
+	MUST(rmdir("../inner"));
+	MUST(rmdir(name));
+	hold();
+}
+
 /* It never returns, on a stack that the address sanitizer does not know. */
 __attribute__((no_sanitize("address"))) static int clone_main(void *arg)
 {
@@ -841,6 +857,7 @@ static const struct {
 	{ with_shared_file, 1 },
 	{ with_memory_objects, 1 },
 	{ with_unlinked_file, 1 },
+	{ in_removed_directory, 1 },
 	{ with_session, 3 },
 	{ with_shared_memory_child, 2 },
 	{ with_clones, 5 },

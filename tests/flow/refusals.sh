@@ -76,7 +76,7 @@ for mode in thread-files thread-fs thread-uts traced share-vm \
 	children-pid children-time; do
 	try $mode "$lib/refused_tasks" $mode
 done
-for mode in cwd root flock posix ofd lease; do
+for mode in process-directory cgroup-directory flock posix ofd lease; do
 	try $mode "$lib/refused_files" $mode
 done
 

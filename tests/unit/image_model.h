@@ -474,6 +474,23 @@ static inline void make_ghost(struct model *m, bool whole, struct file *ret[2])
 	}
 }
 
+/* A removed directory, as the working directory of somebody, in another one that nobody is in. */
+static inline struct file *make_removed(struct model *m)
+{
+	struct ghost *dirs[2];
+
+	for (int i = 0; i < 2; i++) {
+		dirs[i] = model_add_ghost(m, 0);
+		dirs[i]->mode = S_IFDIR | (i ? 0700 : 01777);
+		dirs[i]->uid = 9 + i, dirs[i]->gid = 11, dirs[i]->dev = 12 << 20, dirs[i]->ino = 13 + i;
+		dirs[i]->atime_us = 5000000, dirs[i]->mtime_us = 6000001;
+	}
+	dirs[0]->parent_id = dirs[1]->id;
+	struct file *cwd = make_reg(m, "/tmp/outer/inner", S_IFDIR | 01777);
+	cwd->reg.ghost_id = dirs[0]->id;
+	return cwd;
+}
+
 static inline struct model *make_model(void)
 {
 	struct model *m = model_create();
@@ -482,7 +499,7 @@ static inline struct model *make_model(void)
 	struct shmem *shmem = make_shmems(m, memfd);
 	struct fdtable *files = make_files(m, tty), *few = model_add_fdtable(m, 0);
 	struct file *exe = make_reg(m, "/usr/bin/prog", S_IFREG | 0755);
-	struct file *cwd = make_reg(m, "/tmp", S_IFDIR | 01777), *root = make_reg(m, "/", S_IFDIR | 0755);
+	struct file *cwd = make_removed(m), *root = make_reg(m, "/", S_IFDIR | 0755);
 	struct fs *fs = model_add_fs(m, 0);
 
 	exe->pos = cwd->pos = root->pos = 0;

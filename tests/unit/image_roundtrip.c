@@ -359,6 +359,7 @@ static void same_ghost(const struct ghost *a, const struct ghost *b)
 	const char *what = "file without a name";
 
 	SAME(id);
+	SAME(parent_id);
 	SAME(uid);
 	SAME(gid);
 	SAME(mode);

@@ -325,7 +325,8 @@ static int fill_objects(struct arena *a, const struct model *m, BcrObjectsEntry 
 		e->has_master = (*tty)->has_master;
 		msg->ttys[msg->n_ttys++] = e;
 	}
-	return fill_shmem_objects(a, m, msg);
+	int err = fill_removed(a, m, msg);
+	return err ? err : fill_shmem_objects(a, m, msg);
 }
 
 int save_objects(struct save *s)

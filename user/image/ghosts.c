@@ -1,4 +1,7 @@
-/* Unlinked files ↔ remap-fpath.img (which file of files.img is which) and ghost-file-N.img (what is in it). */
+/*
+ * Unlinked files and directories ↔ remap-fpath.img (which file of files.img is which) and ghost-file-N.img (what is in it); and
+ * bcr-objects.bcr, where it says which removed directory was in which other one.
+ */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -81,6 +84,26 @@ int save_ghosts(struct save *s)
 	return writer_close(&w);
 }
 
+int fill_removed(struct arena *a, const struct model *m, BcrObjectsEntry *msg)
+{
+	msg->removed = arena_alloc(a, m->ghosts.nr * sizeof(*msg->removed));
+	if (!msg->removed)
+		return -ENOMEM;
+	VEC_FOREACH(g, &m->ghosts) {
+		BcrRemovedEntry *e = (*g)->parent_id ? arena_alloc(a, sizeof(*e)) : NULL;
+
+		if (!(*g)->parent_id)
+			continue;
+		if (!e)
+			return -ENOMEM;
+		bcr_removed_entry__init(e);
+		e->id = (*g)->id;
+		e->parent = (*g)->parent_id;
+		msg->removed[msg->n_removed++] = e;
+	}
+	return 0;
+}
+
 /* --- loading --- */
 
 static int load_piece(struct image_reader *r, struct ghost *g, uint64_t offset, uint64_t len)
@@ -134,8 +157,9 @@ static int load_ghost(struct load *l, uint32_t id)
 	int got = reader_next(&r, &ghost_file_entry__descriptor, &e);
 	if (got <= 0)
 		return got ? got : bad_file(&r, "has no record: cut off");
-	if (!S_ISREG(e->mode))
-		return unsupported("%s/%s: an unlinked file of mode 0%o, which is no regular file", r.path, r.name, e->mode);
+	if (!S_ISREG(e->mode) && !S_ISDIR(e->mode))
+		return unsupported("%s/%s: an unlinked file of mode 0%o, which is neither a regular one nor a directory", r.path, r.name,
+				   e->mode);
 	g = model_add_ghost(l->m, id);
 	if (!g)
 		return fail(-ENOMEM, "%s/%s: read", r.path, r.name);
@@ -146,6 +170,9 @@ static int load_ghost(struct load *l, uint32_t id)
 	g->ino = e->ino;
 	g->atime_us = load_time(e->atim);
 	g->mtime_us = load_time(e->mtim);
+	/* What file systems take for a directory itself may be said, but is not there. */
+	if (S_ISDIR(e->mode))
+		return 0;
 	g->size_bytes = e->has_size ? e->size : r.len - r.pos;
 	if (g->size_bytes > INT64_MAX)
 		return bad_image(&r, "a file of %llu bytes", (unsigned long long)g->size_bytes);
@@ -173,6 +200,43 @@ static int load_remap(struct load *l, const struct image_reader *r, const RemapF
 	return model_find_ghost(l->m, e->remap_id) ? 0 : load_ghost(l, e->remap_id);
 }
 
+/* Is `id` below itself? As many steps as there are ghosts end each way up that is none. */
+static bool is_circle(const struct model *m, const struct ghost *g)
+{
+	for (size_t i = 0; g && i <= m->ghosts.nr; i++)
+		g = g->parent_id ? model_find_ghost(m, g->parent_id) : NULL;
+	return g;
+}
+
+/* From a directory that has been removed to the one above it, which nobody may have in use. */
+static int load_removed(struct load *l, const BcrRemovedEntry *e)
+{
+	struct ghost *g = model_find_ghost(l->m, e->id), *parent = model_find_ghost(l->m, e->parent);
+	int err = e->parent && !parent ? load_ghost(l, e->parent) : 0;
+
+	if (!err && e->id && !g)
+		err = load_ghost(l, e->id);
+	if (err)
+		return err;
+	g = model_find_ghost(l->m, e->id);
+	parent = model_find_ghost(l->m, e->parent);
+	if (!g || !parent || !S_ISDIR(parent->mode) || !S_ISDIR(g->mode) || g->parent_id)
+		return fail(0, "%s/bcr-objects.bcr: removed directory %u in %u: damaged", l->src->path, e->id, e->parent);
+	g->parent_id = e->parent;
+	if (is_circle(l->m, g))
+		return fail(0, "%s/bcr-objects.bcr: removed directory %u is inside itself", l->src->path, e->id);
+	return 0;
+}
+
+static int load_all_removed(struct load *l)
+{
+	int err = 0;
+
+	for (size_t i = 0; l->objects && !err && i < l->objects->n_removed; i++)
+		err = load_removed(l, l->objects->removed[i]);
+	return err;
+}
+
 int load_ghosts(struct load *l)
 {
 	_cleanup_reader_ struct image_reader r = {};
@@ -190,5 +254,5 @@ int load_ghosts(struct load *l)
 			break;
 		err = load_remap(l, &r, e);
 	}
-	return err;
+	return err ? err : load_all_removed(l);
 }

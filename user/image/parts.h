@@ -38,6 +38,8 @@ int save_shmems(struct save *s); /* memfd, pagemap-shmem-N */
 int fill_shmem_objects(struct arena *a, const struct model *m, BcrObjectsEntry *msg);
 int save_files(struct save *s); /* files, fdinfo-N, pipes-data, fifo-data, sk-queues, tty-info */
 int save_ghosts(struct save *s); /* remap-fpath, ghost-file-N */
+/* Which removed directories are inside which, for bcr-objects. Returns -ENOMEM or 0. */
+int fill_removed(struct arena *a, const struct model *m, BcrObjectsEntry *msg);
 int save_objects(struct save *s);
 int save_seccomp(struct save *s); /* seccomp.img, when there are filters */
 

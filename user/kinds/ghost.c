@@ -1,6 +1,7 @@
 /*
  * Regular files that have been unlinked, looked at from outside. Nobody but those who have them can open them, so they are carried
- * with their contents; a restore makes them in the same directory, for a moment under a name.
+ * with their contents; a restore makes them in the same directory, for a moment under a name. Likewise directories that have
+ * been removed, which are empty; but from there ".." leads on, to one that may have been removed as well.
  */
 #include "kinds/ghost.h"
 
@@ -24,13 +25,13 @@ static const char deleted[] = " (deleted)";
 
 bool ghost_match(const struct file_record *rec)
 {
-	return S_ISREG(rec->mode) && !rec->nlink;
+	return (S_ISREG(rec->mode) || S_ISDIR(rec->mode)) && !rec->nlink;
 }
 
 /* Opens it; -ENOENT, not reported, when it is not there any more. */
 static int ghost_open(const struct ghost *g, struct stat *st, int *ret)
 {
-	char path[96];
+	char path[160];
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", proc_living(g->pid), g->link);
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOATIME | O_CLOEXEC);
@@ -39,7 +40,7 @@ static int ghost_open(const struct ghost *g, struct stat *st, int *ret)
 	if (fd < 0 && (errno == ENOENT || errno == ESRCH))
 		return -ENOENT;
 	if (fd < 0 || fstat(fd, st))
-		return fail(-errno, "pid %d: open the unlinked file behind %s", g->pid, path);
+		return fail(-errno, "pid %d: open the unlinked file or directory behind %s", g->pid, path);
 	if (st->st_ino != g->ino)
 		return -ENOENT;
 	*ret = take_fd(&fd);
@@ -56,22 +57,37 @@ static void note_stat(struct ghost *g, const struct stat *st)
 	g->uid = st->st_uid;
 	g->gid = st->st_gid;
 	g->mode = st->st_mode;
-	g->size_bytes = st->st_size;
+	g->size_bytes = S_ISREG(st->st_mode) ? st->st_size : 0;
 	g->atime_us = microseconds(&st->st_atim);
 	g->mtime_us = microseconds(&st->st_mtim);
 }
 
-/* Is the directory that it was in there still, on the same file system? A restore makes it there. */
-static bool has_directory(const char *path, const struct stat *st)
+/*
+ * Is the directory that it was in there still, or one above it, on the same file system? There a restore makes it, and for a moment
+ * whatever is missing in between.
+ */
+static bool has_place(const char *path, const struct stat *st)
 {
 	_cleanup_free_ char *dir = strdup(path);
 	struct stat found;
-	char *slash = dir ? strrchr(dir, '/') : NULL;
+	char *slash;
 
-	if (!slash)
-		return false;
-	slash[slash == dir] = 0;
-	return !stat(dir, &found) && S_ISDIR(found.st_mode) && found.st_dev == st->st_dev;
+	while (dir && (slash = strrchr(dir, '/'))) {
+		*slash = 0;
+		if (!stat(slash == dir ? "/" : dir, &found))
+			return S_ISDIR(found.st_mode) && found.st_dev == st->st_dev;
+		if (errno != ENOENT)
+			break;
+	}
+	return false;
+}
+
+/* Directories that stand for objects of the kernel. Those of processes and control groups keep their links, and do not come here. */
+static bool is_of_kernel(uint32_t sb_magic)
+{
+	enum { MAGIC_CONFIGFS = 0x62656570, MAGIC_DEBUGFS = 0x64626720, MAGIC_TRACEFS = 0x74726163 };
+
+	return sb_magic == MAGIC_CONFIGFS || sb_magic == MAGIC_DEBUGFS || sb_magic == MAGIC_TRACEFS;
 }
 
 static int check_size(const struct collect_ctx *ctx, const struct observed_file *of, const struct stat *st)
@@ -88,30 +104,66 @@ static int check_size(const struct collect_ctx *ctx, const struct observed_file 
 	return 0;
 }
 
-int ghost_collect(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f)
+/* The one above, and those above it, as long as they have been removed as well. */
+static int collect_parents(const struct collect_ctx *ctx, const struct observed_file *of, struct ghost *g, int dir)
+{
+	struct observed_file above = { .rec = of->rec };
+	_cleanup_close_ int fd = fcntl(dir, F_DUPFD_CLOEXEC, 0);
+
+	above.rec.fd = -1;
+	for (g->parent_id = 0;; g->parent_id = 0) {
+		int up = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		struct stat st;
+
+		close(fd);
+		fd = up;
+		if (fd < 0 || fstat(fd, &st))
+			return fail(-errno, "%s: look at the directory above %s", path_where(of).text, of->path);
+		if (st.st_nlink)
+			return 0;
+		if ((size_t)snprintf(above.link, sizeof(above.link), "%s/..", g->link) >= sizeof(above.link))
+			return unsupported("%s: %s has been removed with so many directories above it that it is not supported",
+					   path_where(of).text, of->path);
+		above.rec.ino = st.st_ino;
+		struct ghost *parent = ctx->ghost(ctx, &above);
+		if (!parent)
+			return -ENOMEM;
+		g->parent_id = parent->id;
+		note_stat(parent, &st);
+		g = parent;
+	}
+}
+
+static int note_path(const struct observed_file *of, struct file *f)
 {
 	size_t len = of->path ? strlen(of->path) : 0, end = sizeof(deleted) - 1;
+
+	if (len <= end || of->path[0] != '/' || strcmp(of->path + len - end, deleted))
+		return unsupported("%s: %s is a file without a name, which is not supported; close it first", path_where(of).text,
+				   of->path ? of->path : of->rec.name);
+	f->path = strndup(of->path, len - end);
+	return f->path ? 0 : fail(-ENOMEM, "%s: note a file", path_where(of).text);
+}
+
+int ghost_collect(const struct collect_ctx *ctx, const struct observed_file *of, struct file *f)
+{
 	struct ghost *g = ctx->ghost(ctx, of);
 	_cleanup_close_ int fd = -1;
 	struct stat st;
 
 	if (!g)
 		return -ENOMEM;
-	if (len <= end || of->path[0] != '/' || strcmp(of->path + len - end, deleted))
-		return unsupported("%s: %s is a file without a name, which is not supported; close it first", path_where(of).text,
-				   of->path ? of->path : of->rec.name);
-	f->path = strndup(of->path, len - end);
-	if (!f->path)
-		return fail(-ENOMEM, "%s: note a file", path_where(of).text);
-	int err = ghost_open(g, &st, &fd);
+	int err = note_path(of, f);
+	if (!err)
+		err = ghost_open(g, &st, &fd);
 	if (err)
 		return err == -ENOENT ? -EAGAIN : err;
-	if (!has_directory(f->path, &st))
-		return unsupported("%s: %s has been unlinked, and so has its directory, or it is a kernel object; close it first",
-				   path_where(of).text, of->path);
+	if (!has_place(f->path, &st) || (S_ISDIR(st.st_mode) && is_of_kernel(of->rec.sb_magic)))
+		return unsupported("%s: %s has been unlinked, and so has the file system it was on, or it is a kernel object; %s",
+				   path_where(of).text, of->path, path_way_out(of));
 	note_stat(g, &st);
 	f->reg.ghost_id = g->id;
-	return check_size(ctx, of, &st);
+	return S_ISDIR(st.st_mode) ? collect_parents(ctx, of, g, fd) : check_size(ctx, of, &st);
 }
 
 /* --- contents --- */

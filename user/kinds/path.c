@@ -27,6 +27,11 @@ struct path_where path_where(const struct observed_file *of)
 	return w;
 }
 
+const char *path_way_out(const struct observed_file *of)
+{
+	return of->rec.fd < 0 && S_ISDIR(of->rec.mode) ? "leave it first" : "close it first";
+}
+
 /* Through the descriptor itself: exact on every file system. */
 static bool same_by_descriptor(const struct observed_file *of, const struct stat *found)
 {
@@ -96,7 +101,8 @@ int path_check(const struct collect_ctx *ctx, const struct observed_file *of)
 	if (!ctx->stopped && leads_elsewhere(of))
 		return -EAGAIN;
 	if (!rec->nlink || ends_with(of->path, " (deleted)"))
-		return unsupported("%s: %s has been unlinked or replaced, which is not supported; close it first", where.text, of->path);
-	return unsupported("%s: %s is another file by now, or not reachable from bcr's mount namespace; close it first",
-			   where.text, of->path);
+		return unsupported("%s: %s has been unlinked or replaced, which is not supported; %s", where.text, of->path,
+				   path_way_out(of));
+	return unsupported("%s: %s is another file by now, or not reachable from bcr's mount namespace; %s", where.text, of->path,
+			   path_way_out(of));
 }

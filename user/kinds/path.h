@@ -16,4 +16,7 @@ struct path_where {
 };
 struct path_where path_where(const struct observed_file *of);
 
+/* What to do about it: "close it first", or leave the directory. */
+const char *path_way_out(const struct observed_file *of);
+
 #endif

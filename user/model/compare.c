@@ -346,6 +346,7 @@ static void cmp_ghost_id(struct compare *c, uint32_t ia, uint32_t ib)
 	HEX(dev);
 	DEC(ino);
 	DEC(size_bytes);
+	cmp_ghost_id(c, a->parent_id, b->parent_id);
 }
 
 static void cmp_file(struct compare *c, const struct file *a, const struct file *b)

@@ -174,6 +174,19 @@ static void mark_files(const struct model *m, bool *used)
 		used[(*fs)->cwd_file_id] = used[(*fs)->root_file_id] = true;
 }
 
+/* What is above a directory that is used. No circles: as many steps as there are ghosts end each way up. */
+static void mark_parents(const struct model *m, bool *used)
+{
+	VEC_FOREACH(p, &m->ghosts) {
+		const struct ghost *g = *p;
+
+		for (size_t i = 0; g && used[(*p)->id] && i < m->ghosts.nr; i++) {
+			used[g->id] = true;
+			g = g->parent_id ? model_find_ghost(m, g->parent_id) : NULL;
+		}
+	}
+}
+
 int model_prune_files(struct model *m)
 {
 	bool *used = calloc(m->next_id + 1, sizeof(*used));
@@ -204,6 +217,7 @@ int model_prune_files(struct model *m)
 			shmem_destroy(*s);
 	}
 	m->shmems.nr = nr;
+	mark_parents(m, used);
 	nr = 0;
 	VEC_FOREACH(g, &m->ghosts) {
 		if (used[(*g)->id])

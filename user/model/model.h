@@ -280,9 +280,13 @@ struct ghost_piece {
 	uint8_t *data; /* owned */
 };
 
-/* A regular file that has no name any more, and what is in it: for whoever has it open, mapped or as executable. */
+/*
+ * A regular file that has no name any more, and what is in it, for whoever has it open, mapped or as executable; or such a
+ * directory, for whoever is in it or has it open.
+ */
 struct ghost {
 	uint32_t id;
+	uint32_t parent_id; /* of a directory: struct ghost of the one above it, if that has no name either; else 0 */
 	uint32_t uid, gid;
 	uint32_t mode; /* st_mode */
 	uint32_t dev;  /* major << 20 | minor */
@@ -292,7 +296,7 @@ struct ghost {
 	VEC(struct ghost_piece) pieces; /* ascending; after capture or load */
 	/* Observe only: where it can be opened while the target lives, /proc/PID/LINK. */
 	pid_t pid;
-	char link[64];
+	char link[128];
 };
 
 struct fs {

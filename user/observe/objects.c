@@ -112,19 +112,18 @@ int run_index_others(struct run *r)
 	return 0;
 }
 
-/* Executable, working directory or root: a path of a task, as a file id. */
-static int task_path(struct run *r, pid_t pid, uint64_t ident, const char *what, uint32_t *ret_id)
+/* Executable, working directory or root: a path of a task, as a file id. `link` is its name below /proc/PID. */
+static int task_path(struct run *r, pid_t pid, uint64_t ident, const char *link, const char *what, uint32_t *ret_id)
 {
 	struct observed_file *of = find_other(r, ident);
 
 	*ret_id = 0;
 	if (!of)
 		return run_note(r, unsupported("pid %d: its %s is not known", pid, what));
-	if (!*of->link)
-		snprintf(of->link, sizeof(of->link), "exe"); /* directories are not opened in this way */
-	if (observed_file_deleted(of) && !S_ISREG(of->rec.mode))
-		return run_note(r, unsupported("pid %d: its %s %s has been deleted, which is not supported yet", pid,
-					       what, of->path ? of->path : ""));
+	if (!*of->link) {
+		snprintf(of->link, sizeof(of->link), "%s", link);
+		of->rec.tgid = pid;
+	}
 	return run_note(r, other_file(r, of, O_RDONLY, ret_id));
 }
 
@@ -189,7 +188,7 @@ static int task_mm(struct run *r, struct task *t, struct task_idents *id)
 		if (err)
 			return err;
 	}
-	return task_path(r, t->pid, id->exe, "executable", &mm->exe_file_id);
+	return task_path(r, t->pid, id->exe, "exe", "executable", &mm->exe_file_id);
 }
 
 static int task_fs(struct run *r, struct task *t, const struct task_idents *id)
@@ -207,8 +206,8 @@ static int task_fs(struct run *r, struct task *t, const struct task_idents *id)
 	struct fs *fs = model_find_fs(r->m, t->fs_id);
 	fs->pid = t->pid;
 	fs->umask = id->umask;
-	int err = task_path(r, t->pid, id->cwd, "working directory", &fs->cwd_file_id);
-	return err ? err : task_path(r, t->pid, id->root, "root directory", &fs->root_file_id);
+	int err = task_path(r, t->pid, id->cwd, "cwd", "working directory", &fs->cwd_file_id);
+	return err ? err : task_path(r, t->pid, id->root, "root", "root directory", &fs->root_file_id);
 }
 
 static int task_objects(struct run *r, struct task *t, struct task_idents *id)

@@ -24,7 +24,7 @@ struct observed_file {
 	char *path; /* owned; as the kernel prints it, " (deleted)" included; NULL when there is none */
 	VEC(struct epoll_record) epoll_items;
 	uint32_t file_id; /* set by observe.c */
-	char link[64];    /* set by objects.c: leads to it, below /proc/PID; "": its descriptor does */
+	char link[128];   /* set by objects.c: leads to it, below /proc/PID; "": its descriptor does */
 	uint64_t stat_ino, stat_dev; /* of one known by path: what the path led to; 0: nothing, or nobody has looked */
 };
 

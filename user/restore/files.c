@@ -204,18 +204,35 @@ static int close_unused(const struct restore *r, const struct fdtable *table)
 	return err ? err : close_between(from, r->plan->fd_log - 1);
 }
 
+/* By its path; or, if it has been removed, by the descriptor it is held by. */
+static int open_dir(const struct restore *r, const struct task *t, const char *what, uint32_t file_id, int *ret)
+{
+	const struct file *f = model_find_file(r->m, file_id);
+
+	if (!f || f->type != FILE_REG || !f->path)
+		return fail(0, "pid %d: its %s is not in the images", t->pid, what);
+	if (f->reg.ghost_id)
+		return ghost_open_file(r, f, O_RDONLY | O_DIRECTORY, ret);
+	*ret = open(f->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return *ret < 0 ? fail(-errno, "pid %d: open its %s %s", t->pid, what, f->path) : 0;
+}
+
 static int enter_dirs(struct restore *r, const struct task *t)
 {
 	const struct fs *fs = model_find_fs(r->m, t->fs_id);
-	const struct file *cwd = fs ? model_find_file(r->m, fs->cwd_file_id) : NULL;
-	const struct file *root = fs ? model_find_file(r->m, fs->root_file_id) : NULL;
+	_cleanup_close_ int cwd = -1, root = -1;
 
-	if (!cwd || !root || !cwd->path || !root->path)
-		return fail(0, "pid %d: its working directory or root is not in the images", t->pid);
-	if (chdir(cwd->path))
-		return fail(-errno, "pid %d: enter its working directory %s", t->pid, cwd->path);
-	if (strcmp(root->path, "/") && chroot(root->path))
-		return fail(-errno, "pid %d: change its root to %s", t->pid, root->path);
+	if (!fs)
+		return fail(0, "pid %d: its directories are not in the images", t->pid);
+	int err = open_dir(r, t, "working directory", fs->cwd_file_id, &cwd);
+	if (!err)
+		err = open_dir(r, t, "root directory", fs->root_file_id, &root);
+	if (err)
+		return err;
+	if (strcmp(model_find_file(r->m, fs->root_file_id)->path, "/") && (fchdir(root) || chroot(".")))
+		return fail(-errno, "pid %d: change its root to %s", t->pid, model_find_file(r->m, fs->root_file_id)->path);
+	if (fchdir(cwd))
+		return fail(-errno, "pid %d: enter its working directory %s", t->pid, model_find_file(r->m, fs->cwd_file_id)->path);
 	umask(fs->umask);
 	return 0;
 }

@@ -13,11 +13,11 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "restore/plan.h"
+#include "restore/ghost_dir.h"
 
-enum { NAME_TRIES = 100, US_PER_S = 1000000 };
+enum { US_PER_S = 1000000 };
 
-static const struct file *file_of(const struct model *m, uint32_t ghost_id)
+const struct file *ghost_file(const struct model *m, uint32_t ghost_id)
 {
 	VEC_FOREACH(f, &m->files) {
 		if ((*f)->type == FILE_REG && (*f)->reg.ghost_id == ghost_id)
@@ -34,21 +34,17 @@ static int create(const char *path)
 /* Under its own name, as /proc shows it; or under another one, when somebody has that by now. */
 static int create_unlinked(const char *path, int *ret)
 {
-	const char *base = strrchr(path, '/') + 1;
-	char other[PATH_MAX];
-	const char *made = path;
-	int fd = create(path);
+	char name[PATH_MAX];
+	int fd = -1;
 
-	for (int i = 0; fd < 0 && (errno == EEXIST || errno == ENAMETOOLONG) && i < NAME_TRIES; i++) {
-		if ((size_t)snprintf(other, sizeof(other), "%.*s.bcr-unlinked-%d-%d", (int)(base - path), path, getpid(), i) >=
-		    sizeof(other))
+	for (int i = 0; fd < 0; i++) {
+		if (!ghost_name(path, i, name))
 			return -ENAMETOOLONG;
-		made = other;
-		fd = create(other);
+		fd = create(name);
+		if (fd < 0 && errno != EEXIST && errno != ENAMETOOLONG)
+			return -errno;
 	}
-	if (fd < 0)
-		return -errno;
-	if (unlink(made)) {
+	if (unlink(name)) {
 		int err = -errno;
 
 		close(fd);
@@ -77,27 +73,33 @@ static struct timespec time_of(uint64_t us)
 	return (struct timespec){ .tv_sec = us / US_PER_S, .tv_nsec = us % US_PER_S * 1000 };
 }
 
-static int fill(const struct ghost *g, int fd)
+int ghost_set_attributes(const struct ghost *g, int fd)
 {
 	const struct timespec times[2] = { time_of(g->atime_us), time_of(g->mtime_us) };
+
+	/* The owner first: a change of it takes away set-user-ID. */
+	return fchown(fd, g->uid, g->gid) || fchmod(fd, g->mode & 07777) || futimens(fd, times) ? -errno : 0;
+}
+
+static int fill(const struct ghost *g, int fd)
+{
 	int err = ftruncate(fd, g->size_bytes) ? -errno : 0;
 
 	VEC_FOREACH(piece, &g->pieces)
 		err = err ? err : write_piece(fd, piece);
-	/* The owner first: a change of it takes away set-user-ID. */
-	if (!err && (fchown(fd, g->uid, g->gid) || fchmod(fd, g->mode & 07777) || futimens(fd, times)))
-		err = -errno;
-	return err;
+	return err ? err : ghost_set_attributes(g, fd);
 }
 
-static int make(struct restore *r, const struct ghost *g, int number)
+static int make(struct restore *r, struct ghost_dirs *dirs, const struct ghost *g, int number)
 {
-	const struct file *f = file_of(r->m, g->id);
+	const struct file *f = ghost_file(r->m, g->id);
 	_cleanup_close_ int fd = -1, reads = -1;
 
 	if (!f || !f->path || f->path[0] != '/')
 		return fail(0, "unlinked file %u: nothing says where it was", g->id);
-	int err = create_unlinked(f->path, &fd);
+	int err = ghost_dirs_need(dirs, f->path);
+	if (!err)
+		err = create_unlinked(f->path, &fd);
 	if (err)
 		return fail(err, "unlinked file %u: make %s", g->id, f->path);
 	err = fill(g, fd);
@@ -114,11 +116,14 @@ static int make(struct restore *r, const struct ghost *g, int number)
 
 int ghosts_make(struct restore *r)
 {
-	int err = 0;
+	struct ghost_dirs dirs = {};
+	int err = ghost_dirs_make(r, &dirs);
 
-	for (size_t i = 0; !err && i < r->m->ghosts.nr; i++)
-		err = make(r, r->m->ghosts.v[i], r->plan->fd_ghosts + (int)i);
-	return err;
+	for (size_t i = 0; !err && i < r->m->ghosts.nr; i++) {
+		if (!S_ISDIR(r->m->ghosts.v[i]->mode))
+			err = make(r, &dirs, r->m->ghosts.v[i], r->plan->fd_ghosts + (int)i);
+	}
+	return ghost_dirs_remove(&dirs, err);
 }
 
 int ghost_open_file(const struct restore *r, const struct file *f, uint32_t flags, int *ret)

@@ -208,7 +208,7 @@ void shmem_undo(struct restore *r);
 /* In any process of the restore: opens a memory file (id of its struct shmem) anew. Failure has been reported. */
 int shmem_open_file(const struct restore *r, uint32_t id, uint32_t flags, int *ret);
 
-/* Coordinator, ghost.c: makes the unlinked files, held as descriptors. Failure has been reported. */
+/* Coordinator, ghost.c: makes the unlinked files and directories, held as descriptors. Failure has been reported. */
 int ghosts_make(struct restore *r);
 
 /* In any process of the restore: opens one of them anew. Failure has been reported. */

@@ -1,45 +1,67 @@
-/* Directories, executables and file locks that dump refuses. */
+/* Directories and file locks that dump refuses. */
 #include "refused.h"
 
+#include <linux/magic.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
 
 static int locked = -1; /* a file that is locked in one of the ways */
 
-static void build_cwd(void)
-{
-	NEED(mkdir("gone", 0700) == 0 && chdir("gone") == 0 && rmdir("../gone") == 0);
-	EXPECT("pid %d: its working directory .*gone.* has been deleted", getpid());
-}
-
-static void check_cwd(void)
+static void check_gone(void)
 {
 	char path[16];
 
 	CHECK(!getcwd(path, sizeof(path)) && errno == ENOENT, "the working directory has a name");
 }
 
+/* The working directory of a process that has ended. */
+static void enter_process(void)
+{
+	char path[32];
+	pid_t pid = fork();
+
+	NEED(pid >= 0);
+	if (!pid)
+		for (;;)
+			pause();
+	snprintf(path, sizeof(path), "/proc/%d", pid);
+	NEED(chdir(path) == 0 && kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
+	EXPECT("pid %d: %s \\(deleted\\) has been unlinked or replaced, which is not supported; leave it first", getpid(), path);
+}
+
 /* A program without a working directory cannot find the files of the test: a child of it has the state. */
-static void build_cwd_child(void)
+static void build_process_directory(void)
 {
-	start_child(build_cwd, check_cwd);
+	start_child(enter_process, check_gone);
 }
 
-static void enter_root(void)
+/* A control group that has been removed: made again, it would be a control group. */
+static void enter_cgroup(void)
 {
-	NEED(mkdir("root", 0700) == 0 && chroot("root") == 0);
-	EXPECT("pid %d: its root directory .*root.* has been deleted", getpid());
+	static const char *const roots[] = { "/sys/fs/cgroup/unified", "/sys/fs/cgroup" };
+	char path[64];
+
+	for (size_t i = 0; i < sizeof(roots) / sizeof(roots[0]); i++) {
+		struct statfs fs;
+
+		if (statfs(roots[i], &fs) || fs.f_type != CGROUP2_SUPER_MAGIC)
+			continue;
+		snprintf(path, sizeof(path), "%s/bcr-gone-%d", roots[i], getpid());
+		if (mkdir(path, 0700))
+			continue;
+		NEED(chdir(path) == 0 && rmdir(path) == 0);
+		EXPECT("pid %d: %s \\(deleted\\) has been unlinked or replaced, which is not supported; leave it first", getpid(), path);
+		return;
+	}
+	unavailable("control groups of version 2");
 }
 
-static void check_root(void)
+static void build_cgroup_directory(void)
 {
-	CHECK(open("/here", O_CREAT | O_WRONLY, 0600) < 0 && errno == ENOENT, "the root directory takes files");
-}
-
-static void build_root_child(void)
-{
-	start_child(enter_root, check_root);
-	NEED(rmdir("root") == 0);
+	start_child(enter_cgroup, check_gone);
 }
 
 /* The test has started us from a copy. */
@@ -125,8 +147,8 @@ static void check_lease(void)
 int main(int argc, char **argv)
 {
 	static const struct mode modes[] = {
-		{ "cwd", build_cwd_child, join_child },
-		{ "root", build_root_child, join_child },
+		{ "process-directory", build_process_directory, join_child },
+		{ "cgroup-directory", build_cgroup_directory, join_child },
 		{ "flock", build_flock, check_flock },
 		{ "posix", build_posix, check_posix },
 		{ "ofd", build_ofd, check_ofd },
