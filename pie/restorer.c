@@ -23,6 +23,22 @@ static void control_wake(__u32 *word)
 	pie_syscall3(__NR_futex, word, FUTEX_WAKE, 0x7fffffff);
 }
 
+static long raise_word(__u32 *word)
+{
+	__atomic_add_fetch(word, 1, __ATOMIC_RELEASE);
+	control_wake(word);
+	return 0;
+}
+
+static long wait_until(__u32 *word, __u32 wanted)
+{
+	__u32 now;
+
+	while ((now = __atomic_load_n(word, __ATOMIC_ACQUIRE)) < wanted)
+		pie_syscall4(__NR_futex, word, FUTEX_WAIT, now, 0);
+	return 0;
+}
+
 static struct restorer_control *control_of(const struct restorer_thread *th)
 {
 	return (struct restorer_control *)((struct restorer_args *)th->args)->control;
@@ -30,19 +46,12 @@ static struct restorer_control *control_of(const struct restorer_thread *th)
 
 static void arrive(struct restorer_control *c)
 {
-	__atomic_add_fetch(&c->arrived, 1, __ATOMIC_RELEASE);
-	control_wake(&c->arrived);
+	raise_word(&c->arrived);
 }
 
 static void wait_for_phase(struct restorer_control *c, __u32 wanted)
 {
-	for (;;) {
-		__u32 phase = __atomic_load_n(&c->phase, __ATOMIC_ACQUIRE);
-
-		if (phase >= wanted)
-			return;
-		pie_syscall4(__NR_futex, &c->phase, FUTEX_WAIT, phase, 0);
-	}
+	wait_until(&c->phase, wanted);
 }
 
 static void report(struct restorer_thread *th, enum restorer_status status, long error, __u64 op)
@@ -156,6 +165,10 @@ static long run_op(struct restorer_thread *th, const struct restorer_op *op)
 		return make_thread(th, op->args[0]);
 	if (op->code == RESTORER_AWAIT)
 		return await_others(th);
+	if (op->code == RESTORER_RAISE)
+		return raise_word((__u32 *)op->args[0]);
+	if (op->code == RESTORER_UNTIL)
+		return wait_until((__u32 *)op->args[0], op->args[1]);
 	if (op->code == RESTORER_DATE)
 		return make_date(op->args[0], op->args[1], (__s64 *)op->args[2]);
 	if (op->code == RESTORER_MEET) {

@@ -18,6 +18,8 @@ enum restorer_op_code {
 	RESTORER_MEET,    /* report an arrival, and wait for the phase args[0] */
 	RESTORER_CLONE,   /* make thread number args[0] of this process and let it run its own ops */
 	RESTORER_AWAIT,   /* wait until all other threads of this process have run theirs */
+	RESTORER_RAISE,   /* add 1 to the word at args[0], and wake whoever waits for it */
+	RESTORER_UNTIL,   /* wait until the word at args[0] is args[1], or more */
 	RESTORER_DATE,    /* what clock args[0] will show in args[1] ns, 1 ns at least: a timespec to address args[2] */
 };
 
@@ -58,6 +60,11 @@ struct restorer_slot {
 	__s32 error;  /* negative errno */
 	__u64 op;     /* index of the op that failed */
 	__u64 rseq_cs; /* what the thread's rseq area held; the kernel clears it while the restorer runs */
+	/* Of a task whose memory others share (the first that has it). All are futexes. */
+	__u32 turn;     /* 1: somebody runs bcr's code in that memory */
+	__u32 entered;  /* how many of the others are in their restorers */
+	__u32 complete; /* the memory is */
+	__u32 pad;
 };
 
 struct restorer_control {
@@ -66,7 +73,7 @@ struct restorer_control {
 	__u32 failed;  /* somebody has failed */
 	__u32 pad;
 	__u64 bytes_done, pages_compared, pages_skipped_cow, pages_restored;
-	struct restorer_slot slots[]; /* one per thread of the tree */
+	struct restorer_slot slots[]; /* one per thread of the tree, then one per task */
 };
 
 /* Phases of the control block: a task waits until the phase is the one after its barrier. */

@@ -71,8 +71,8 @@ for mode in uffd-missing uffd-wp aio io-uring \
 	io-uring-closed perf; do
 	try $mode "$lib/refused_memory" $mode
 done
-for mode in thread-files thread-fs thread-uts traced share-vm \
-	share-sighand vfork zombie ns-uts ns-mnt ns-net ns-ipc ns-user ns-cgroup ns-pid ns-time \
+for mode in thread-files thread-fs thread-uts traced share-above \
+	vfork zombie ns-uts ns-mnt ns-net ns-ipc ns-user ns-cgroup ns-pid ns-time \
 	children-pid children-time; do
 	try $mode "$lib/refused_tasks" $mode
 done
@@ -126,6 +126,6 @@ else
 fi
 
 try several-mappings "$lib/refused_memory" uffd-missing uffd-wp aio
-try several-states "$lib/refused_tasks" thread-uts ns-uts ns-ipc share-vm
+try several-states "$lib/refused_tasks" thread-uts ns-uts ns-ipc share-above
 say "$tried states refused"
 [ $tried -ge 30 ] || fail "only $tried states could be tried on this machine"

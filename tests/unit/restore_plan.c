@@ -448,6 +448,48 @@ static void shared_tables(void)
 	done(p, m);
 }
 
+static size_t find_code(const struct thread_plan *th, uint32_t code)
+{
+	size_t i = 0;
+
+	while (i < th->ops.nr && th->ops.v[i].op.code != code)
+		i++;
+	return i;
+}
+
+/* Memory is made by the first who has it, while the others wait in areas of their own. */
+static void shared_memory(void)
+{
+	struct model *m = one_task();
+
+	for (pid_t pid = 101; pid < 103; pid++) {
+		struct task *t = add_task(m, pid, 100, 100, 100);
+
+		t->mm_id = m->tasks.v[0].mm_id;
+		if (pid == 102)
+			t->sighand_id = m->tasks.v[0].sighand_id;
+	}
+	add_task(m, 103, 102, 100, 100);
+	struct restore_plan *p = plan_of(m);
+	const struct task_plan *t = p->tasks.v;
+	const struct thread_plan *first = t[0].threads.v, *second = t[1].threads.v, *third = t[2].threads.v;
+
+	EXPECT(!t[0].birth.with_vm && t[1].birth.with_vm && t[2].birth.with_vm && !t[3].birth.with_vm, "who shares");
+	EXPECT(t[0].nr_sharers == 2 && !t[1].mm_first && !t[2].mm_first && t[3].mm_first == 3, "with whom");
+	EXPECT(t[0].area_at == p->area && t[3].area_at == p->area, "the first area is elsewhere");
+	EXPECT(t[1].area_at >= t[0].area_at + t[0].area_bytes && t[2].area_at >= t[1].area_at + t[1].area_bytes, "areas overlap");
+	EXPECT(t[2].area_at + t[2].area_bytes <= p->park, "areas do not fit");
+	EXPECT(first->ops.v[0].op.code == RESTORER_UNTIL && first->ops.v[0].op.args[1] == 2, "the first does not wait");
+	EXPECT(find_code(first, RESTORER_RAISE) > find_op(first, 0, SYS_prctl, PR_SET_MM), "memory is not complete");
+	EXPECT(second->ops.v[0].op.code == RESTORER_RAISE && second->ops.v[0].op.args[0] == first->ops.v[0].op.args[0], "not heard of");
+	EXPECT(second->ops.v[1].op.args[0] == first->ops.v[find_code(first, RESTORER_RAISE)].op.args[0], "waits for something else");
+	EXPECT(find_op(second, 0, SYS_munmap, UINT64_MAX) == second->ops.nr, "the second unmaps");
+	EXPECT(find_op(second, 0, SYS_rt_sigaction, UINT64_MAX) < second->ops.nr, "handlers of its own");
+	EXPECT(find_op(third, 0, SYS_rt_sigaction, UINT64_MAX) == third->ops.nr, "handlers of the first");
+	EXPECT(find_code(t[3].threads.v, RESTORER_UNTIL) == t[3].threads.v->ops.nr, "who has a copy waits");
+	done(p, m);
+}
+
 static void zombies_have_no_ops(void)
 {
 	struct model *m = one_task();
@@ -471,8 +513,9 @@ static void refusals(void)
 	expect_refusal(m, "pid 103: its session 102 cannot be made again below its parent 100");
 
 	m = one_task();
-	add_task(m, 101, 100, 100, 100)->mm_id = m->tasks.v[0].mm_id;
-	expect_refusal(m, "pid 101: shares its memory");
+	add_task(m, 101, 100, 100, 100);
+	add_task(m, 102, 101, 100, 100)->mm_id = m->tasks.v[0].mm_id;
+	expect_refusal(m, "pid 102: shares its memory");
 
 	m = one_task();
 	add_task(m, 101, 77, 100, 100);
@@ -569,6 +612,7 @@ int main(void)
 	early_children();
 	helpers_follow_tasks();
 	shared_tables();
+	shared_memory();
 	zombies_have_no_ops();
 	relatives_share();
 	refusals();

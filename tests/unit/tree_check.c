@@ -216,22 +216,30 @@ static void sharing(void)
 	set_objects(&t[0], 7);
 	set_objects(&t[1], 8);
 	set_objects(&t[2], 7);
-	EXPECT(!check(m, waiting) && !*said(), "whoever waits for a vfork child shares with it");
-	EXPECT(check(m, NULL) == -EOPNOTSUPP, "it is not refused");
-	EXPECT(strstr(said(), "pid 102: shares its memory and its signal handlers with pid 100 (CLONE_VM, CLONE_SIGHAND)"), "other words");
+	EXPECT(!check(m, waiting) && !*said() && !made.tasks[2].with_vm, "whoever waits for a vfork child shares with it");
+	EXPECT(!check(m, NULL) && made.tasks[2].with_vm && made.tasks[2].with_sighand, "all with the parent");
+	MADE(2, 0, TREE_CHILD, false);
 	t[2].sighand_id = 9;
-	EXPECT(check(m, NULL) == -EOPNOTSUPP && strstr(said(), "pid 102: shares its memory with pid 100 (CLONE_VM)"), "memory");
+	EXPECT(!check(m, NULL) && made.tasks[2].with_vm && !made.tasks[2].with_sighand, "memory with the parent");
+	/* No kernel does that. */
 	t[2].mm_id = 9;
 	t[2].sighand_id = 7;
-	EXPECT(check(m, NULL) == -EOPNOTSUPP && strstr(said(), "pid 102: shares its signal handlers with pid 100"), "handlers");
+	EXPECT(check(m, NULL) == -EOPNOTSUPP && strstr(said(), "pid 102: shares its signal handlers (CLONE_SIGHAND) with pid 100"),
+	       "handlers");
 	/* Descriptors and directories: with the parent, both or one. */
 	t[2].sighand_id = 9;
 	EXPECT(!check(m, NULL) && made.tasks[2].with_files && made.tasks[2].with_fs, "both with the parent");
 	MADE(2, 0, TREE_CHILD, false);
 	t[2].files_id = 9;
 	EXPECT(!check(m, NULL) && !made.tasks[2].with_files && made.tasks[2].with_fs, "one with the parent");
-	/* With a sister, which makes it. */
+	/* Memory with a sister: no more with the parent then. */
+	t[2].mm_id = 8;
+	EXPECT(check(m, NULL) == -EOPNOTSUPP && strstr(said(), "pid 102: shares its memory (CLONE_VM) with pid 101"), "and directories");
 	t[2].fs_id = 9;
+	EXPECT(!check(m, NULL) && made.tasks[2].with_vm && !made.tasks[2].with_fs, "memory with a sister");
+	MADE(2, 1, TREE_SISTER, false);
+	t[2].mm_id = 9;
+	/* Descriptors with a sister, which makes it. */
 	t[2].files_id = 8;
 	EXPECT(!check(m, NULL) && made.tasks[2].with_files && !made.tasks[2].with_fs, "one with a sister");
 	MADE(2, 1, TREE_SISTER, false);
@@ -254,6 +262,20 @@ static void sharing(void)
 	EXPECT(!check(m, NULL) && !*said(), "103 can");
 	MADE(3, 1, TREE_SISTER, false);
 	EXPECT(made.tasks[3].with_files, "without its descriptors");
+	model_destroy(m);
+	/* 102 has another program by now. */
+	m = TREE({ 100, 1, 100, 100 }, { 102, 100, 100, 100 }, { 103, 102, 100, 100 });
+	m->tasks.v[0].mm_id = m->tasks.v[2].mm_id = 7;
+	m->tasks.v[1].mm_id = 8;
+	EXPECT(check(m, NULL) == -EOPNOTSUPP && strstr(said(), "pid 103: shares its memory (CLONE_VM) with pid 100, but not so"),
+	       "a grandparent's");
+	/* An orphan is made by somebody in between. */
+	model_destroy(m);
+	m = TREE({ 100, 1, 100, 100 }, { 101, 100, 100, 100 }, { 102, 101, 102, 102 }, { 103, 100, 102, 102 });
+	EXPECT(!check(m, NULL) && !*said(), "103 is an orphan");
+	MADE(3, 2, TREE_ORPHAN, false);
+	m->tasks.v[2].files_id = m->tasks.v[3].files_id = 7;
+	EXPECT(check(m, NULL) == -EOPNOTSUPP && strstr(said(), "pid 103: shares its descriptors (CLONE_FILES) with pid 102"), "orphan");
 	model_destroy(m);
 }
 

@@ -11,8 +11,8 @@
  * A session or group whose leader has exited lives on under the leader's number as long as it has members. A helper takes
  * that number: it leads the session, makes those who cannot get into it otherwise, and is gone before the tree runs.
  *
- * Descriptors (CLONE_FILES) and directories (CLONE_FS) are shared from birth on: by a child with its parent, or by two sisters, of
- * which the first makes the second.
+ * Descriptors (CLONE_FILES), directories (CLONE_FS), memory (CLONE_VM) and signal handlers (CLONE_SIGHAND, which takes CLONE_VM) are
+ * shared from birth on: by a child with its parent, or by two sisters, of which the first makes the second.
  */
 #include "model/tree_check.h"
 
@@ -304,7 +304,11 @@ static int check_order(struct checker *c)
 
 /* --- what is shared --- */
 
-enum { NR_SHARED = 4 };
+enum shared { SHARED_FILES, SHARED_FS, SHARED_VM, SHARED_SIGHAND, NR_SHARED };
+
+static const char *const shared_names[NR_SHARED] = {
+	"descriptors (CLONE_FILES)", "working directory (CLONE_FS)", "memory (CLONE_VM)", "signal handlers (CLONE_SIGHAND)",
+};
 
 static uint32_t shared_id(const struct task *t, size_t what)
 {
@@ -315,15 +319,15 @@ static uint32_t shared_id(const struct task *t, size_t what)
 
 /* Tasks by what they have: the first one of all, and the first child of each parent. */
 struct sharers {
-	struct ident_map first[NR_SHARED], first_child[2];
+	struct ident_map first[NR_SHARED], first_child[NR_SHARED];
 };
 
 static void sharers_deinit(struct sharers *s)
 {
-	for (size_t i = 0; i < NR_SHARED; i++)
+	for (size_t i = 0; i < NR_SHARED; i++) {
 		ident_map_deinit(&s->first[i]);
-	for (size_t i = 0; i < 2; i++)
 		ident_map_deinit(&s->first_child[i]);
+	}
 }
 
 static uint64_t child_key(uint32_t id, size_t parent)
@@ -338,19 +342,26 @@ static int add_sharer(struct sharers *s, const struct task *t, size_t at, size_t
 
 		if (id && !ident_map_find(&s->first[i], id) && ident_map_add(&s->first[i], id, at + 1))
 			return -ENOMEM;
-		if (id && at && i < 2 && !ident_map_find(&s->first_child[i], child_key(id, parent)) &&
+		if (id && at && !ident_map_find(&s->first_child[i], child_key(id, parent)) &&
 		    ident_map_add(&s->first_child[i], child_key(id, parent), at + 1))
 			return -ENOMEM;
 	}
 	return 0;
 }
 
-/* Does a birth by `maker` bring everything that the task shares with those before it? */
-static bool brings(const struct checker *c, size_t maker, const struct task *t, const uint32_t others[NR_SHARED])
+/*
+ * What the task shares with those before it, and a birth by `maker` does not bring: the first such thing, or NR_SHARED. (The kernel
+ * gives nobody the same handlers in other memory.)
+ */
+static enum shared find_missing(const struct checker *c, size_t maker, const struct task *t, const uint32_t others[NR_SHARED])
 {
 	const struct task *m = maker < c->m->tasks.nr ? &c->m->tasks.v[maker] : NULL;
 
-	return m && (!others[0] || m->files_id == t->files_id) && (!others[1] || m->fs_id == t->fs_id);
+	for (size_t i = 0; i < NR_SHARED; i++) {
+		if (others[i] && (!m || shared_id(m, i) != shared_id(t, i)))
+			return i;
+	}
+	return others[SHARED_SIGHAND] && !others[SHARED_VM] ? SHARED_SIGHAND : NR_SHARED;
 }
 
 /* Can a sister that is made already make this task, in the session where it has to be born? */
@@ -369,38 +380,39 @@ static bool made_by_sister(struct checker *c, size_t at, size_t sister)
 	return true;
 }
 
-static int refuse_memory(const struct checker *c, const struct task *t, const uint32_t others[NR_SHARED])
+/* By the first child of its parent that has one of the things which it shares, and then all of them. */
+static bool find_sister(struct checker *c, const struct sharers *s, size_t at, const uint32_t others[NR_SHARED])
 {
-	if (others[2])
-		return unsupported("pid %d: shares its memory%s with pid %d (%s), which is not supported", t->pid,
-				   others[3] ? " and its signal handlers" : "", c->m->tasks.v[others[2] - 1].pid,
-				   others[3] ? "CLONE_VM, CLONE_SIGHAND" : "CLONE_VM");
-	return others[3] ? unsupported("pid %d: shares its signal handlers with pid %d (CLONE_SIGHAND), which is not supported",
-				       t->pid, c->m->tasks.v[others[3] - 1].pid) : 0;
+	const struct task *t = &c->m->tasks.v[at];
+
+	for (size_t i = 0; i < NR_SHARED; i++) {
+		uint64_t key = child_key(shared_id(t, i), c->b->tasks[at].parent);
+		uint32_t sister = others[i] ? ident_map_find(&s->first_child[i], key) : 0;
+
+		if (sister && find_missing(c, sister - 1, t, others) == NR_SHARED && made_by_sister(c, at, sister - 1))
+			return true;
+	}
+	return false;
 }
 
 static int check_sharing(struct checker *c, struct sharers *s, size_t at)
 {
 	const struct task *t = &c->m->tasks.v[at];
 	struct tree_birth *birth = &c->b->tasks[at];
-	uint32_t others[NR_SHARED], sister = 0;
+	uint32_t others[NR_SHARED];
 
 	for (size_t i = 0; i < NR_SHARED; i++)
 		others[i] = shared_id(t, i) ? ident_map_find(&s->first[i], shared_id(t, i)) : 0;
-	int err = refuse_memory(c, t, others);
-	if (err || (!others[0] && !others[1]))
-		return err;
-	if (!brings(c, birth->maker, t, others)) {
-		sister = others[0] ? ident_map_find(&s->first_child[0], child_key(t->files_id, birth->parent)) :
-				     ident_map_find(&s->first_child[1], child_key(t->fs_id, birth->parent));
-		if (!sister || !brings(c, sister - 1, t, others) || !made_by_sister(c, at, sister - 1))
-			return unsupported("pid %d: shares its %s with pid %d, but not so with its parent or a sister that it could "
-					   "have been made by; such a process cannot be made again",
-					   t->pid, others[0] ? "descriptors (CLONE_FILES)" : "working directory (CLONE_FS)",
-					   c->m->tasks.v[(others[0] ? others[0] : others[1]) - 1].pid);
-	}
-	birth->with_files = others[0];
-	birth->with_fs = others[1];
+	/* Whoever comes in between to make an orphan has nothing to share, and ends. */
+	enum shared missing = find_missing(c, birth->way == TREE_ORPHAN ? TREE_OUTSIDE : birth->maker, t, others);
+	if (missing != NR_SHARED && !find_sister(c, s, at, others))
+		return unsupported("pid %d: shares its %s with pid %d, but not so with its parent or a sister that it could "
+				   "have been made by; such a process cannot be made again",
+				   t->pid, shared_names[missing], c->m->tasks.v[others[missing] - 1].pid);
+	birth->with_files = others[SHARED_FILES];
+	birth->with_fs = others[SHARED_FS];
+	birth->with_vm = others[SHARED_VM];
+	birth->with_sighand = others[SHARED_SIGHAND];
 	return 0;
 }
 

@@ -22,7 +22,8 @@ struct tree_birth {
 	pid_t sid;     /* session it must be forked in; 0: any */
 	bool early;    /* forked before its maker becomes a session leader */
 	bool adopts;   /* some task is TREE_ORPHAN of it */
-	bool with_files, with_fs; /* shares them with its maker, who has them from its own birth */
+	/* Shares them with its maker, who has them from its own birth: CLONE_FILES, CLONE_FS, CLONE_VM, CLONE_SIGHAND. */
+	bool with_files, with_fs, with_vm, with_sighand;
 };
 
 /* A process that only lends its number to a session or a group whose leader has exited, and ends before the tree runs. */
@@ -48,7 +49,7 @@ struct tree_flaw {
 };
 
 /*
- * Sessions, process groups, descriptors and directories that processes share. With `shell_job` the session and the group of the
+ * Sessions, process groups, and what processes share: descriptors, directories, memory, signal handlers. With `shell_job` the session and the group of the
  * root, when their leaders are not in the tree, are those of whoever restores. `waiting`, parallel to m->tasks or NULL, is
  * not 0 for tasks that wait for a vfork child: what they share with it counts for nothing. Fills *ret (to be zero before, and
  * freed by the caller in any case). What cannot be built is given to unsupported(), all of it. Returns 0; -ENOMEM; -EOPNOTSUPP;

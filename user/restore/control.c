@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "pie/syscall-x86_64.h"
 #include "restore/plan.h"
 
 /* How long either side sleeps at most before it looks whether the other one has died without a word. */
@@ -31,6 +32,40 @@ void control_set_phase(struct restorer_control *c, uint32_t phase)
 	futex_wake(&c->phase);
 }
 
+/*
+ * Processes that share memory share bcr's code and all its data in it, `errno` included: one of them runs it at a time. Whoever
+ * waits touches none of it, and so does without the C library.
+ */
+static long wait_for_word(uint32_t *word, uint32_t now)
+{
+	const struct timespec look = { .tv_nsec = LOOK_NS };
+
+	return pie_syscall4(SYS_futex, word, FUTEX_WAIT, now, &look);
+}
+
+void control_take_turn(const struct restore *r)
+{
+	while (r->turn && __atomic_exchange_n(r->turn, 1, __ATOMIC_ACQUIRE)) {
+		/* Whoever has it may have been ended. */
+		if (wait_for_word(r->turn, 1) == -ETIMEDOUT && __atomic_load_n(&r->control->failed, __ATOMIC_ACQUIRE))
+			pie_syscall1(SYS_exit_group, 1);
+	}
+}
+
+void control_give_turn(const struct restore *r)
+{
+	if (!r->turn)
+		return;
+	__atomic_store_n(r->turn, 0, __ATOMIC_RELEASE);
+	pie_syscall3(SYS_futex, r->turn, FUTEX_WAKE, 1);
+}
+
+void control_end_task(const struct restore *r)
+{
+	control_give_turn(r);
+	_exit(1);
+}
+
 /* Has the coordinator ended? With --restore-sibling no death of a parent tells. */
 static bool coordinator_ended(const struct restore *r)
 {
@@ -43,7 +78,6 @@ static bool coordinator_ended(const struct restore *r)
 void control_wait_phase(struct restore *r, uint32_t phase)
 {
 	struct restorer_control *c = r->control;
-	const struct timespec look = { .tv_nsec = LOOK_NS };
 
 	for (;;) {
 		uint32_t now = __atomic_load_n(&c->phase, __ATOMIC_ACQUIRE);
@@ -51,11 +85,13 @@ void control_wait_phase(struct restore *r, uint32_t phase)
 		if (now >= phase)
 			return;
 		if (__atomic_load_n(&c->failed, __ATOMIC_ACQUIRE))
-			_exit(1);
+			control_end_task(r);
+		control_give_turn(r);
+		long err = wait_for_word(&c->phase, now);
+		control_take_turn(r);
 		/* A descriptor for a look would come between those that another puts in place; but then that one looks. */
-		if (syscall(SYS_futex, &c->phase, FUTEX_WAIT, now, &look, NULL, 0) && errno == ETIMEDOUT &&
-		    !r->shares_table && coordinator_ended(r))
-			_exit(1);
+		if (err == -ETIMEDOUT && !r->shares_table && coordinator_ended(r))
+			control_end_task(r);
 	}
 }
 

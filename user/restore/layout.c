@@ -315,26 +315,32 @@ bool plan_same_groups(const struct thread *a, const struct thread *b)
 	return nr == b->creds.groups.nr && (!nr || !memcmp(a->creds.groups.v, b->creds.groups.v, nr * sizeof(uint32_t)));
 }
 
-/* More than any area can need: checked again when the areas are made. */
+static uint64_t task_area_limit(const struct task *t, const struct mm *mm)
+{
+	uint64_t bytes = (2 << 20) + (mm->vmas.nr * 12 + mm->pages.nr) * sizeof(struct restorer_op);
+
+	VEC_FOREACH(th, &t->threads)
+		bytes += 96 * 1024 + th->pending.nr * 1024 +
+			 (th == t->threads.v || !plan_same_groups(th, t->threads.v) ? th->creds.groups.nr * 4 : 0);
+	return bytes + t->pending.nr * 1024 + t->timers.nr * 1024;
+}
+
+/* More than the areas of those who have any memory in common can need: checked again when the areas are made. */
 static uint64_t area_limit(const struct restore_plan *p)
 {
-	uint64_t limit = 0;
+	uint64_t limit = 0, seccomp_bytes = plan_seccomp_bytes(p->m);
 
-	VEC_FOREACH(t, &p->m->tasks) {
-		uint64_t bytes = 2 << 20;
+	VEC_FOREACH(mm, &p->m->mms) {
+		uint64_t bytes = 0;
 
-		VEC_FOREACH(mm, &p->m->mms) {
-			if ((*mm)->id == t->mm_id)
-				bytes += ((*mm)->vmas.nr * 12 + (*mm)->pages.nr) * sizeof(struct restorer_op);
+		VEC_FOREACH(t, &p->m->tasks) {
+			if (t->mm_id == (*mm)->id)
+				bytes += page_up(task_area_limit(t, *mm) + seccomp_bytes);
 		}
-		VEC_FOREACH(th, &t->threads)
-			bytes += 96 * 1024 + th->pending.nr * 1024 +
-				 (th == t->threads.v || !plan_same_groups(th, t->threads.v) ? th->creds.groups.nr * 4 : 0);
-		bytes += t->pending.nr * 1024 + t->timers.nr * 1024;
 		if (bytes > limit)
 			limit = bytes;
 	}
-	return page_up(limit + plan_seccomp_bytes(p->m));
+	return limit;
 }
 
 ssize_t plan_shmem_index(const struct restore_plan *p, uint32_t shmem_id)

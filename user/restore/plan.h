@@ -84,7 +84,11 @@ struct task_plan {
 	int fd_exe;              /* number for its executable; differs among tasks that share a table of descriptors */
 	late_ranges late;        /* ascending; two of them are apart, or equal and of different sources */
 	VEC(struct thread_plan) threads; /* the leader first */
-	VEC(uint8_t) area;       /* contents of the restorer area, from plan.area on */
+	size_t mm_first;         /* index of the first task that has this memory, which maps it; mostly its own */
+	size_t nr_sharers;       /* of the first: tasks that share its memory (birth.with_vm) */
+	taddr_t area_at;         /* the restorer area: plan.area, or behind that of the sharer before */
+	taddr_t areas_end;       /* of the first: where the area of the next sharer begins */
+	VEC(uint8_t) area;       /* its contents */
 	uint64_t area_bytes;     /* with the stacks behind the contents */
 	uint64_t args_offset;    /* of struct restorer_args in the area */
 	taddr_t stop_scratch;    /* in the area: struct stop_scratch */
@@ -171,6 +175,7 @@ struct restore {
 	bool released;                    /* the tree runs on its own */
 	bool made_subreaper;
 	bool shares_table;                /* in a task: its descriptors are also those of another, who puts them in place */
+	uint32_t *turn;                   /* in a task whose memory others share: who has it runs bcr's code; else NULL */
 	VEC(int) segments;                /* System V: numbers of those that this restore has made */
 	struct file_owner {
 		pid_t pid; /* 0: no descriptor leads to it */
@@ -182,6 +187,12 @@ struct restore {
 
 /* The slot in which a task (not a thread) notes that it exists: what an abort has to kill. */
 struct restorer_slot *task_slot(const struct restore *r, size_t index);
+
+/* The slot of the first task that has the memory of this one: where its sharers meet. */
+static inline uint64_t plan_crowd_offset(const struct restore_plan *p, const struct task_plan *tp)
+{
+	return offsetof(struct restorer_control, slots) + (p->nr_slots + tp->mm_first) * sizeof(struct restorer_slot);
+}
 
 /* Seizes the leaders: from here on no task outlives bcr. Failure has been reported. */
 int trace_tasks(struct restore *r);
@@ -248,5 +259,10 @@ void control_wait_phase(struct restore *r, uint32_t phase);
 /* Coordinator: waits until `nr` have arrived, then sets the count back. -ECANCELED when somebody failed or died. */
 int control_wait_arrivals(struct restore *r, uint32_t nr);
 void control_set_phase(struct restorer_control *c, uint32_t phase);
+/* In a task that shares its memory: waits until no other process runs bcr's code in it; lets another one do so. */
+void control_take_turn(const struct restore *r);
+void control_give_turn(const struct restore *r);
+/* Ends the task, which has nothing more to say. */
+void control_end_task(const struct restore *r) __attribute__((noreturn));
 
 #endif

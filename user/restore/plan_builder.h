@@ -29,7 +29,7 @@ static inline taddr_t put(struct builder *b, const void *data, size_t len, size_
 	if (len)
 		memcpy(b->tp->area.v + at, data, len);
 	b->tp->area.nr = at + len;
-	return b->p->area + at;
+	return b->tp->area_at + at;
 }
 
 static inline void add(struct builder *b, const char *what, struct restorer_op op)

@@ -204,6 +204,33 @@ static void plan_mm_layout(struct builder *b)
 		CALL(b, "lock mappings to come", SYS_mlockall, mm->lock_future);
 }
 
+/*
+ * Of processes that share memory the first one makes it, when the others are out of bcr's code, which goes with it. They do
+ * without memory of bcr's or their own until it is complete.
+ */
+static int plan_whole_memory(struct builder *b)
+{
+	const taddr_t crowd = b->p->control + plan_crowd_offset(b->p, b->tp);
+	const taddr_t entered = crowd + offsetof(struct restorer_slot, entered);
+	const taddr_t complete = crowd + offsetof(struct restorer_slot, complete);
+
+	if (b->tp->birth.with_vm) {
+		add(b, "out of bcr's code", (struct restorer_op){ .code = RESTORER_RAISE, .args = { entered } });
+		add(b, "wait for the memory", (struct restorer_op){ .code = RESTORER_UNTIL, .args = { complete, 1 } });
+		return 0;
+	}
+	if (b->tp->nr_sharers)
+		add(b, "wait for those who share it",
+		    (struct restorer_op){ .code = RESTORER_UNTIL, .args = { entered, b->tp->nr_sharers } });
+	int err = plan_memory(b);
+	if (err)
+		return err;
+	plan_mm_layout(b);
+	if (b->tp->nr_sharers)
+		add(b, "the memory is complete", (struct restorer_op){ .code = RESTORER_RAISE, .args = { complete } });
+	return 0;
+}
+
 static void plan_sigactions(struct builder *b)
 {
 	const struct task *t = b->tp->task;
@@ -221,7 +248,8 @@ static int plan_process(struct builder *b)
 {
 	const struct task *t = b->tp->task;
 
-	plan_sigactions(b);
+	if (!b->tp->birth.with_sighand)
+		plan_sigactions(b);
 	CALL(b, "personality", SYS_personality, t->personality);
 	if (t->child_subreaper)
 		CALL(b, "child subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1);
@@ -289,7 +317,7 @@ static void put_frame(struct builder *b, const struct thread *th, struct restore
 	}
 	rt->frame_sp = frame_sp;
 	memcpy(buf + (altstack - at), &ss, sizeof(ss));
-	memcpy(b->tp->area.v + (at - b->p->area), buf, len);
+	memcpy(b->tp->area.v + (at - b->tp->area_at), buf, len);
 }
 
 static int build_ops(struct builder *b)
@@ -299,10 +327,9 @@ static int build_ops(struct builder *b)
 	for (size_t i = 0; i < tp->threads.nr; i++) {
 		b->th = &tp->threads.v[i];
 		if (i == 0) {
-			int err = plan_memory(b);
+			int err = plan_whole_memory(b);
 			if (err)
 				return err;
-			plan_mm_layout(b);
 			err = plan_process(b);
 			if (err)
 				return err;
@@ -377,34 +404,36 @@ static void put_threads(struct builder *b, taddr_t threads_at, taddr_t args_at)
 		rt.ops = put(b, ops, th->ops.nr * sizeof(*ops), 16);
 		if (!th->thread->exited)
 			put_frame(b, th->thread, &rt);
-		memcpy(tp->area.v + (threads_at - b->p->area) + i * sizeof(rt), &rt, sizeof(rt));
+		memcpy(tp->area.v + (threads_at - b->tp->area_at) + i * sizeof(rt), &rt, sizeof(rt));
 	}
 	if (b->failed)
 		return;
-	stacks = (b->p->area + tp->area.nr + MODEL_PAGE_SIZE - 1) & ~(taddr_t)(MODEL_PAGE_SIZE - 1);
+	stacks = (tp->area_at + tp->area.nr + MODEL_PAGE_SIZE - 1) & ~(taddr_t)(MODEL_PAGE_SIZE - 1);
 	for (size_t i = 0; i < tp->threads.nr; i++) {
 		struct restorer_thread *rt =
-			(void *)(tp->area.v + (threads_at - b->p->area) + i * sizeof(struct restorer_thread));
+			(void *)(tp->area.v + (threads_at - b->tp->area_at) + i * sizeof(struct restorer_thread));
 
 		rt->stack_top = stacks + (i + 1) * STACK_BYTES;
 	}
-	tp->area_bytes = stacks + tp->threads.nr * STACK_BYTES - b->p->area;
+	tp->area_bytes = stacks + tp->threads.nr * STACK_BYTES - tp->area_at;
 }
 
 int plan_task_ops(struct restore_plan *p, struct task_plan *tp)
 {
+	struct task_plan *first = &p->tasks.v[tp->mm_first];
 	struct builder b = { .p = p, .tp = tp };
 	struct restorer_args args = { .control = p->control, .nr_threads = tp->threads.nr };
 	_cleanup_free_ void *zero = calloc(tp->threads.nr, sizeof(struct restorer_thread));
 
 	if (!zero)
 		return fail(-ENOMEM, "pid %d: plan", tp->task->pid);
+	tp->area_at = tp == first ? p->area : first->areas_end;
 	put(&b, restorer_blob, sizeof(restorer_blob), 1);
 	taddr_t args_at = put(&b, &args, sizeof(args), 64);
-	tp->args_offset = args_at - p->area;
+	tp->args_offset = args_at - tp->area_at;
 	args.threads = put(&b, zero, tp->threads.nr * sizeof(struct restorer_thread), 64);
 	if (!b.failed)
-		memcpy(tp->area.v + (args_at - p->area), &args, sizeof(args));
+		memcpy(tp->area.v + (args_at - tp->area_at), &args, sizeof(args));
 	int err = b.failed ? 0 : build_ops(&b);
 	if (err)
 		return err;
@@ -413,9 +442,10 @@ int plan_task_ops(struct restore_plan *p, struct task_plan *tp)
 	put_threads(&b, args.threads, args_at);
 	if (b.failed)
 		return fail(-ENOMEM, "pid %d: plan", tp->task->pid);
-	if (tp->area_bytes > p->park - p->area)
+	if (tp->area_bytes > p->park - tp->area_at)
 		return fail(0, "pid %d: the restorer's area of %" PRIu64 " bytes is larger than planned", tp->task->pid,
 			    tp->area_bytes);
+	first->areas_end = tp->area_at + tp->area_bytes;
 	return 0;
 }
 

@@ -28,7 +28,8 @@ static void print_op(const struct plan_op *op, size_t i, FILE *out)
 		fprintf(out, "    %4zu  %-32s number %" PRIu64 "\n", i, op->what, (uint64_t)op->op.args[0]);
 		return;
 	}
-	if (op->op.code == RESTORER_AWAIT || op->op.code == RESTORER_MEET) {
+	if (op->op.code == RESTORER_AWAIT || op->op.code == RESTORER_MEET || op->op.code == RESTORER_RAISE ||
+	    op->op.code == RESTORER_UNTIL) {
 		fprintf(out, "    %4zu  %s\n", i, op->what);
 		return;
 	}
@@ -62,6 +63,8 @@ static void print_task(const struct restore_plan *p, const struct task_plan *tp,
 	fprintf(out, "pid %d (%.*s): child of %d, group %d, session %d", t->pid, MODEL_COMM_LEN, comm, t->ppid, t->pgid, t->sid);
 	if (birth->maker != birth->parent && birth->maker != TREE_OUTSIDE)
 		fprintf(out, ", made by %d", p->tasks.v[birth->maker].task->pid);
+	if (birth->with_vm)
+		fprintf(out, ", in the memory of %d", p->tasks.v[tp->mm_first].task->pid);
 	fputs(birth->early ? ", made before its maker leaves that session\n" : "\n", out);
 	if (!tp->mm) {
 		fprintf(out, "  ends again at once, wait status %#x\n", t->exit_code);

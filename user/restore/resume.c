@@ -8,7 +8,7 @@
  *      instruction of the restorer, and broken off at once: the kernel then has a restart block of its own
  *   2  a main thread that had exited while others lived on does so again, through the same instruction; who was stopped
  *      by a signal is stopped by it again (stops.c)
- *   3  one thread of each process sets whether it is dumpable, and unmaps the restorer, by the restorer's own instruction
+ *   3  one thread of each address space sets whether it is dumpable, and unmaps the restorer, by the restorer's own instruction
  *   4  registers and signal mask are set; a call that never restarts by itself gets what was left of its time limit as its
  *      argument
  *   5  at a moment that was set before 1, for remaining times to count from, the threads are detached
@@ -486,6 +486,12 @@ static bool is_first(const struct leaving *l)
 	return l->th->thread == task_living(l->tp->task);
 }
 
+/* Of all that have the memory. */
+static bool is_first_of_mm(const struct leaving *l)
+{
+	return is_first(l) && l->tp->mm_first == l->task;
+}
+
 /*
  * The remaining times of all calls count from one moment, that at which the threads are let go. It must lie ahead when
  * the first call is issued, and nobody can tell how long the others take: the step before, which took `measure_ns`,
@@ -546,9 +552,9 @@ static int bring_to_end(struct restore *r, struct leaving *all, size_t nr, int64
 	if (!err)
 		err = leaving_stop_tasks(r, all, nr);
 	if (!err)
-		err = for_each(all, nr, set_dumpable, is_first);
+		err = for_each(all, nr, set_dumpable, is_first_of_mm);
 	if (!err)
-		err = for_each(all, nr, unmap_restorer, is_first);
+		err = for_each(all, nr, unmap_restorer, is_first_of_mm);
 	if (!err)
 		err = for_each(all, nr, final_state, lives);
 	return err;

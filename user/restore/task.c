@@ -25,6 +25,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "kinds/kinds.h"
+#include "pie/syscall-x86_64.h"
 #include "restore/plan.h"
 
 enum { RSEQ_UNREGISTER = 1 };
@@ -34,7 +35,60 @@ static void give_up(struct restore *r)
 {
 	__atomic_store_n(&r->control->failed, 1, __ATOMIC_RELEASE);
 	control_arrive(r->control);
+	control_give_turn(r);
 	_exit(1);
+}
+
+static pid_t planned_parent(const struct restore *r, size_t index)
+{
+	size_t parent = r->plan->tasks.v[index].birth.parent;
+
+	if (parent != TREE_OUTSIDE)
+		return r->plan->tasks.v[parent].task->pid;
+	return r->opts.sibling ? r->caller_ppid : r->coordinator;
+}
+
+/*
+ * What a process needs that begins in the memory of another one: a stack, and of the state of a task what is not its maker's. It
+ * runs the same code as any other, on the same data, thread-local data included; so only one of those who share it does at a time.
+ */
+enum { SHARER_STACK_BYTES = 1 << 20 };
+
+struct sharer {
+	struct restore r;
+	size_t index;
+	const struct mm *mm;
+	pid_t parent;
+};
+
+__attribute__((noreturn)) static void sharer_main(struct sharer *s)
+{
+	/* Whoever has the turn may end, or have ended, with the parent. */
+	pie_syscall2(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL);
+	if (pie_syscall0(SYS_getppid) != s->parent)
+		pie_syscall1(SYS_exit_group, 1);
+	control_take_turn(&s->r);
+	task_main(&s->r, s->index, s->mm);
+}
+
+/* clone3(2) to an empty stack, at whose top is what the new process is. Registers survive the call on both sides. */
+static long clone_sharer(struct clone_args *ca, struct sharer *s)
+{
+	long ret;
+
+	__asm__ volatile("mov %[s], %%r12\n\t"
+			 "mov %[main], %%r13\n\t"
+			 "syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "mov %%r12, %%rdi\n\t"
+			 "call *%%r13\n\t"
+			 "1:"
+			 : "=a"(ret)
+			 : "a"(SYS_clone3), "D"(ca), "S"(sizeof(*ca)), [s] "r"(s), [main] "r"(sharer_main)
+			 : "rcx", "r11", "r12", "r13", "memory");
+	return ret;
 }
 
 /*
@@ -42,14 +96,18 @@ static void give_up(struct restore *r)
  * see a moment before its number is free again. Nothing tells of that moment, so it is tried for a while; that the number is
  * really in use was ruled out before (check_pids in restore.c).
  */
-static pid_t clone_with_pid(struct clone_args *ca)
+static pid_t clone_with_pid(struct clone_args *ca, struct sharer *s)
 {
 	enum { TRIES = 200 };
 	static const struct timespec pause = { .tv_nsec = 500000 };
 
 	for (int i = 0;; i++) {
-		pid_t pid = syscall(SYS_clone3, ca, sizeof(*ca));
+		pid_t pid = s ? clone_sharer(ca, s) : syscall(SYS_clone3, ca, sizeof(*ca));
 
+		if (s && pid < 0) {
+			errno = -pid;
+			pid = -1;
+		}
 		if (pid >= 0 || errno != EEXIST || i == TRIES)
 			return pid;
 		nanosleep(&pause, NULL);
@@ -63,7 +121,8 @@ static struct clone_args birth_args(const struct restore *r, size_t index)
 	const struct task_plan *tp = &r->plan->tasks.v[index];
 	int32_t exit_signal = tp->task->exit_signal;
 	struct clone_args ca = {
-		.flags = (tp->birth.with_files ? CLONE_FILES : 0) | (tp->birth.with_fs ? CLONE_FS : 0),
+		.flags = (tp->birth.with_files ? CLONE_FILES : 0) | (tp->birth.with_fs ? CLONE_FS : 0) |
+			 (tp->birth.with_vm ? CLONE_VM : 0) | (tp->birth.with_sighand ? CLONE_SIGHAND : 0),
 		.exit_signal = index && exit_signal >= 0 && exit_signal <= MODEL_NSIG ? exit_signal : SIGCHLD,
 	};
 
@@ -74,15 +133,32 @@ static struct clone_args birth_args(const struct restore *r, size_t index)
 	return ca;
 }
 
+static pid_t fork_sharer(struct restore *r, struct clone_args *ca, size_t index, const struct mm *mm)
+{
+	/* It goes with all that is bcr's, when the restorer unmaps that. */
+	void *stack = mmap(NULL, SHARER_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (stack == MAP_FAILED)
+		return -1;
+	uintptr_t top = ((uintptr_t)stack + SHARER_STACK_BYTES - sizeof(struct sharer)) & ~(uintptr_t)63;
+	struct sharer *s = (void *)top;
+
+	*s = (struct sharer){ *r, index, mm, planned_parent(r, index) };
+	ca->stack = (uintptr_t)stack;
+	ca->stack_size = top - (uintptr_t)stack;
+	return clone_with_pid(ca, s);
+}
+
 static pid_t fork_directly(struct restore *r, size_t index, const struct mm *inherited)
 {
-	const struct task *t = r->plan->tasks.v[index].task;
+	const struct task_plan *tp = &r->plan->tasks.v[index];
+	const struct task *t = tp->task;
 	struct clone_args ca = birth_args(r, index);
 	pid_t set_tid = t->pid;
 
 	ca.set_tid = (uintptr_t)&set_tid;
 	ca.set_tid_size = 1;
-	pid_t pid = clone_with_pid(&ca);
+	pid_t pid = tp->birth.with_vm ? fork_sharer(r, &ca, index, inherited) : clone_with_pid(&ca, NULL);
 	if (pid == 0)
 		task_main(r, index, inherited);
 	if (pid > 0)
@@ -411,10 +487,9 @@ static void jump(taddr_t stack, taddr_t entry, taddr_t args)
 	__builtin_unreachable();
 }
 
-static int enter_blob(struct restore *r, const struct task_plan *tp)
+static int enter_blob(const struct restore *r, const struct task_plan *tp)
 {
-	const struct restore_plan *p = r->plan;
-	void *area = (void *)(uintptr_t)p->area;
+	void *area = (void *)(uintptr_t)tp->area_at;
 	struct restorer_thread *leader;
 	struct restorer_args *args;
 
@@ -422,17 +497,18 @@ static int enter_blob(struct restore *r, const struct task_plan *tp)
 		 0) != area)
 		return fail(-errno, "pid %d: map the restorer", tp->task->pid);
 	memcpy(area, tp->area.v, tp->area.nr);
-	args = (void *)(uintptr_t)(p->area + tp->args_offset);
+	args = (void *)(uintptr_t)(tp->area_at + tp->args_offset);
 	leader = (void *)(uintptr_t)args->threads;
 	unregister_rseq();
-	jump(leader->stack_top, p->area, p->area + tp->args_offset);
+	control_give_turn(r);
+	jump(leader->stack_top, tp->area_at, tp->area_at + tp->args_offset);
 }
 
 static int become(struct restore *r, size_t index, const struct mm *inherited)
 {
 	const struct task_plan *tp = &r->plan->tasks.v[index];
 	const struct task *t = tp->task;
-	int err = task_map_memory(r, tp, inherited);
+	int err = tp->birth.with_vm ? 0 : task_map_memory(r, tp, inherited);
 
 	if (!err)
 		err = fork_made(r, index, true, tp->mm);
@@ -452,7 +528,7 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 		err = take_foreground(r, t);
 	if (!err)
 		err = set_proc_state(t, tp->mm);
-	if (!err)
+	if (!err && !tp->birth.with_vm)
 		err = task_open_exe(r, tp);
 	if (!err)
 		err = wait_for_all(r, index);
@@ -481,15 +557,6 @@ static void helper_main(struct restore *r, size_t index, const struct mm *inheri
 	_exit(0);
 }
 
-static pid_t planned_parent(const struct restore *r, size_t index)
-{
-	size_t parent = r->plan->tasks.v[index].birth.parent;
-
-	if (parent != TREE_OUTSIDE)
-		return r->plan->tasks.v[parent].task->pid;
-	return r->opts.sibling ? r->caller_ppid : r->coordinator;
-}
-
 /* Born of somebody who ends at once: which is told by a signal that nobody else sends. All are blocked. */
 static void await_adoption(pid_t parent)
 {
@@ -508,6 +575,10 @@ void task_main(struct restore *r, size_t index, const struct mm *inherited)
 	const struct task *t = tp->task;
 	pid_t parent = planned_parent(r, index);
 
+	if (!tp->birth.with_vm) {
+		r->turn = tp->nr_sharers ? &task_slot(r, index)->turn : NULL;
+		control_take_turn(r);
+	}
 	if (tp->birth.way == TREE_ORPHAN)
 		await_adoption(parent);
 	/* Until the coordinator traces it, a task goes down with its parent; who may have done so already. */
@@ -516,12 +587,12 @@ void task_main(struct restore *r, size_t index, const struct mm *inherited)
 		/* Nobody else misses one that was adopted by somebody else. */
 		if (tp->birth.way == TREE_ORPHAN)
 			__atomic_store_n(&r->control->failed, 1, __ATOMIC_SEQ_CST);
-		_exit(1);
+		control_end_task(r);
 	}
 	/* Whoever aborts kills those that are noted; one that comes later has to see for itself. */
 	__atomic_store_n(&task_slot(r, index)->status, RESTORER_READY, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&r->control->failed, __ATOMIC_SEQ_CST))
-		_exit(1);
+		control_end_task(r);
 	/* An ignored SIGCHLD, inherited from bcr's caller, would let zombies vanish. */
 	signal(SIGCHLD, SIG_DFL);
 	log_set_err_fd(r->plan->fd_err);

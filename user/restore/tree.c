@@ -34,7 +34,15 @@ static int add_helpers(struct restore_plan *p, const struct tree_births *births)
 static int take_births(struct restore_plan *p, const struct tree_births *births)
 {
 	for (size_t i = 0; i < p->tasks.nr; i++) {
-		p->tasks.v[i].birth = births->tasks[i];
+		struct task_plan *tp = &p->tasks.v[i];
+
+		tp->birth = births->tasks[i];
+		tp->mm_first = i;
+		if (tp->birth.with_vm) {
+			/* Makers come first. */
+			tp->mm_first = p->tasks.v[tp->birth.maker].mm_first;
+			p->tasks.v[tp->mm_first].nr_sharers++;
+		}
 		p->waits_for_all |= births->tasks[i].with_files || births->tasks[i].with_fs;
 	}
 	p->tasks.v[0].birth.parent = TREE_OUTSIDE;

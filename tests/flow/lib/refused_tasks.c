@@ -86,42 +86,42 @@ static void build_traced(void)
 }
 
 static char stack[65536] __attribute__((aligned(16)));
-static int *shared_go; /* shared memory: the child may have none of ours */
+static int shared_go, shared_pid, shared_ends[2];
+static char below_stack[sizeof(stack)];
 
+/* It shares the root's memory, with all that the C library keeps in it. */
 static int wait_shared(void *arg)
 {
 	struct timespec ts = { .tv_nsec = 2000000 };
 
-	/* It may share our memory, with all that the C library keeps in it. */
-	while (!__atomic_load_n(shared_go, __ATOMIC_ACQUIRE))
+	__atomic_store_n(&shared_pid, syscall(SYS_getpid), __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&shared_go, __ATOMIC_ACQUIRE))
 		syscall(SYS_nanosleep, &ts, NULL);
 	syscall(SYS_exit_group, 0);
 	return arg == NULL;
 }
 
-static void start_sharing(int flags, const char *what)
+/* Between the two, and then another program, which ends with the pipe. */
+static int start_below(void *arg)
 {
-	shared_go = mmap(NULL, sizeof(*shared_go), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	NEED(shared_go != MAP_FAILED);
-	refused_child = clone(wait_shared, stack + sizeof(stack), flags | SIGCHLD, NULL);
-	NEED(refused_child > 0);
-	EXPECT("pid %d: shares its memory%s with pid %d", refused_child, what, getpid());
+	if (clone(wait_shared, below_stack + sizeof(below_stack), CLONE_VM | SIGCHLD, NULL) > 0 && dup2(shared_ends[0], 0) == 0)
+		execl("/bin/cat", "cat", NULL);
+	_exit(arg == NULL);
+}
+
+static void build_share_above(void)
+{
+	NEED(pipe2(shared_ends, O_CLOEXEC) == 0);
+	refused_child = clone(start_below, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
+	NEED(refused_child > 0 && shared_pid > 0);
+	EXPECT("pid %d: shares its memory .CLONE_VM. with pid %d, but not so with its parent", shared_pid, getpid());
 }
 
 static void check_sharing(void)
 {
-	__atomic_store_n(shared_go, 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&shared_go, 1, __ATOMIC_RELEASE);
+	close(shared_ends[1]);
 	self_join(refused_child);
-}
-
-static void build_share_vm(void)
-{
-	start_sharing(CLONE_VM, "");
-}
-
-static void build_share_sighand(void)
-{
-	start_sharing(CLONE_VM | CLONE_SIGHAND, " and its signal handlers");
 }
 
 static int vfork_child(void *arg)
@@ -247,8 +247,7 @@ int main(int argc, char **argv)
 		{ "thread-fs", build_fs_thread, join_thread },
 		{ "thread-uts", build_uts_thread, join_thread },
 		{ "traced", build_traced, join_child },
-		{ "share-vm", build_share_vm, check_sharing },
-		{ "share-sighand", build_share_sighand, check_sharing },
+		{ "share-above", build_share_above, check_sharing },
 		{ "vfork", build_vfork, NULL },
 		{ "zombie", build_zombie, NULL },
 		{ "ns-uts", build_ns_uts, NULL },
