@@ -288,12 +288,13 @@ struct table_walk {
 	__u32 pad;
 };
 
-#define CAST(type, ptr) ((type *)bpf_rdonly_cast(ptr, bpf_core_type_id_kernel(type)))
+/* Number of struct file in the kernel's BTF: libbpf sees a part of that only. */
+const volatile __u32 file_type = 0;
 
 /* Regular files and directories without locks and without an owner: true when that is all there is to say. */
 static __always_inline bool fill_plain(struct file_record *r, struct file *f)
 {
-	struct file *file = CAST(struct file, f);
+	struct file *file = bpf_rdonly_cast(f, file_type);
 	struct inode *inode = file->f_inode;
 	__u32 format = inode->i_mode & 0170000;
 	struct dentry *dentry = file->f_path.dentry;

@@ -51,6 +51,8 @@ __u32 stopped = 0;     /* also read registers, FPU state and restart blocks */
 __u32 nr_on_cpu = 0;   /* threads that are stopped, but have not left their processor yet */
 __u32 nr_procs = 0, nr_tasks = 0, nr_threads = 0, nr_extras = 0;
 __u64 last_groups = 0; /* whose numbers are in the extras, of the process that is being read */
+/* The kernel's functions that continue interrupted calls; 0: it hides them. */
+__u64 nanosleep_restart = 0, futex_restart = 0, poll_restart = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -639,6 +641,18 @@ static __always_inline void finish_task(struct task_record *r, struct task_struc
 	r->nr_pending = nr_pending;
 	r->nr_timers = nr_timers;
 	r->sigpending = BPF_CORE_READ(signal, shared_pending.signal.sig[0]);
+}
+
+/* Once, after loading. */
+SEC("syscall")
+int find_restarts(void *ctx)
+{
+	static const char nanosleep[] = "hrtimer_nanosleep_restart", futex[] = "futex_wait_restart", poll[] = "do_restart_poll";
+
+	bpf_kallsyms_lookup_name(nanosleep, sizeof(nanosleep), 0, &nanosleep_restart);
+	bpf_kallsyms_lookup_name(futex, sizeof(futex), 0, &futex_restart);
+	bpf_kallsyms_lookup_name(poll, sizeof(poll), 0, &poll_restart);
+	return 0;
 }
 
 SEC("syscall")

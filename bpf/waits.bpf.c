@@ -51,7 +51,7 @@ struct words {
 	__u64 v[NR_WORDS];
 };
 
-const volatile __u64 wakeup_fn = 0; /* address of hrtimer_wakeup() */
+__u64 wakeup_fn = 0; /* address of hrtimer_wakeup(); 0: the kernel hides it */
 
 /* Calls whose time limit is behind a pointer, and which argument that is, from 0 on. */
 const volatile struct {
@@ -169,6 +169,10 @@ int BPF_PROG(note_wait, struct task_struct *t)
 SEC("syscall")
 int own_waits(void *ctx)
 {
+	static const char wakeup[] = "hrtimer_wakeup";
+
+	if (bpf_kallsyms_lookup_name(wakeup, sizeof(wakeup), 0, &wakeup_fn))
+		wakeup_fn = 0;
 	owner = bpf_get_current_pid_tgid() >> 32;
 	return 0;
 }

@@ -134,7 +134,7 @@ static void find_trackers(struct bench *b)
 
 	for (size_t i = 0; (ops = track_ops_at(i)) && i < MAX_CHOICES; i++) {
 		const char *why = NULL;
-		int err = ops->probe(&why);
+		int err = track_probe(ops, &why);
 
 		add_choice(&b->dimensions[TRACK], ops->name, err, why);
 	}

@@ -285,9 +285,8 @@ bool live_wanted(const struct dump_request *req)
 		return false;
 	if (req->track)
 		return strcmp(req->track, "none");
-	/* Back ends that save pages need what another one needs, and BPF: tracker_open() asks for that, it takes time. */
 	for (size_t i = 0; (ops = track_ops_at(i)); i++) {
-		if (strcmp(ops->name, "none") && !ops->saves && !ops->probe(&why))
+		if (strcmp(ops->name, "none") && !ops->probe(&why))
 			return true;
 	}
 	log_info("memory is copied inside the stop: %s", why);

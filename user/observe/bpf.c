@@ -13,6 +13,7 @@
 #include "observe/bpf.h"
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +29,7 @@
 #include "bpf/file.skel.h"
 #include "bpf/task.skel.h"
 #include "bpf/vma.skel.h"
+#include "sys/kernel_types.h"
 #include "sys/uapi.h"
 
 static const char btf_path[] = "/sys/kernel/btf/vmlinux";
@@ -307,48 +309,17 @@ static int read_online(uint8_t *mask, size_t bytes)
 	return 0;
 }
 
-/*
- * The kernel's functions that continue interrupted calls: where it hides addresses, all stay 0. And whether it has
- * what the open-coded variants call, all of which came by Linux 6.7; names are never hidden, and the kernel's BTF
- * would have to be read and searched once more to tell.
- */
-static int read_symbols(struct bpf_state *s)
+/* Has the kernel what the open-coded variants call? All of it came by Linux 6.7. */
+static int find_open_coded(struct bpf_state *s)
 {
-	enum { OPEN_CODED = RESTART_POLL + 1, NR_OPEN_CODED = 3 };
-	static const char *const names[] = {
-		[RESTART_NANOSLEEP] = " hrtimer_nanosleep_restart\n",
-		[RESTART_FUTEX] = " futex_wait_restart\n",
-		[RESTART_POLL] = " do_restart_poll\n",
-		[OPEN_CODED] = " bpf_iter_task_new\n",
-		" bpf_task_from_pid\n",
-		" bpf_rcu_read_lock\n",
-	};
-	enum { NR_NAMES = sizeof(names) / sizeof(names[0]) };
-	size_t lens[NR_NAMES] = {}, nr_open_coded = 0;
-	bool found[NR_NAMES] = {};
-	_cleanup_fclose_ FILE *f = fopen("/proc/kallsyms", "re");
-	_cleanup_free_ char *line = NULL;
-	size_t cap = 0, left = NR_NAMES - RESTART_NANOSLEEP;
-	ssize_t len;
+	static const char *const names[] = { "bpf_iter_task_new", "bpf_task_from_pid", "bpf_rcu_read_lock" };
+	uint32_t id = 1;
+	int err = 0;
 
-	if (!f)
-		return fail(-errno, "/proc/kallsyms: open");
-	for (int i = RESTART_NANOSLEEP; i < NR_NAMES; i++)
-		lens[i] = strlen(names[i]);
-	while (left && (len = getline(&line, &cap, f)) > 0) {
-		for (int i = RESTART_NANOSLEEP; i < NR_NAMES; i++) {
-			if (found[i] || (size_t)len < lens[i] || memcmp(line + len - lens[i], names[i], lens[i]))
-				continue;
-			found[i] = true;
-			left--;
-			if (i >= OPEN_CODED)
-				nr_open_coded++;
-			else
-				s->restart_fn[i] = strtoull(line, NULL, 16);
-		}
-	}
-	s->open_coded = nr_open_coded == NR_OPEN_CODED;
-	return 0;
+	for (size_t i = 0; !err && id && i < sizeof(names) / sizeof(names[0]); i++)
+		err = kernel_types_find(names[i], BTF_KIND_FUNC, &id);
+	s->open_coded = id;
+	return err;
 }
 
 static int open_objects(struct bpf_state *s)
@@ -360,12 +331,12 @@ static int open_objects(struct bpf_state *s)
 	err = xstate_layout_read(&s->xstate);
 	if (err)
 		return fail(err, "this processor has no xsave: its registers cannot be read, use --observe=proc");
-	err = read_symbols(s);
+	err = find_open_coded(s);
 	if (!err)
 		err = bpf_tasks_load(s);
 	s->vma = take_ptr(probed_vma);
-	if (!err && !s->vma)
-		err = bpf_vmas_load(s);
+	if (!err && !s->vma && (err = bpf_vmas_load(&s->vma)))
+		fail(err, "load the BPF program for mappings (-v4 shows the kernel's words)");
 	if (!err)
 		err = bpf_files_load(s);
 	return err ? err : bpf_learn(s);
@@ -436,9 +407,7 @@ static int bpf_probe(const char **why)
 
 	/* A small object says whether programs of this kind are let in at all. Who opens next finds it loaded. */
 	libbpf_set_print(print_debug);
-	if (!probed_vma)
-		probed_vma = vma_bpf__open_and_load();
-	if (!probed_vma) {
+	if (!probed_vma && bpf_vmas_load(&probed_vma)) {
 		*why = "the kernel refuses to load BPF iterators";
 		return -EPERM;
 	}

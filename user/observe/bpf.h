@@ -59,7 +59,6 @@ struct bpf_state {
 	struct bpf_link *procs_iter; /* without open-coded iterators only */
 	VEC(struct bpf_attached) attached;
 	struct xstate_layout xstate;
-	uint64_t restart_fn[RESTART_POLL + 1]; /* address for each kind; 0: the kernel hides it */
 	uint8_t online[128];     /* processors that can be used */
 	/* What the kernel's BTF does not tell (bpf_learn.c); 0: not known, or this kernel does not have it. */
 	struct bpf_learned {
@@ -108,7 +107,8 @@ int bpf_learn(struct bpf_state *s);
 void bpf_build_thread_attrs(const struct bpf_state *s, struct task_idents *id, struct thread *th, const struct thread_record *t);
 void bpf_build_process_attrs(const struct bpf_state *s, struct task *task, struct mm *mm, const struct task_record *rec);
 
-int bpf_vmas_load(struct bpf_state *s);
+/* Says nothing when it fails: it is also how the kernel is asked whether it lets programs in. */
+int bpf_vmas_load(struct vma_bpf **ret);
 int bpf_vmas_learn(struct bpf_state *s);
 int bpf_vmas_build(struct bpf_run *r);
 

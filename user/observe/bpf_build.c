@@ -199,11 +199,13 @@ static uint32_t sleep_nr(const struct thread_record *t, const struct cpu_regs *r
 
 static enum restart_kind restart_kind(const struct bpf_state *s, const struct thread_record *t, uint64_t nr)
 {
-	for (int kind = RESTART_NANOSLEEP; kind <= RESTART_POLL; kind++)
-		if (s->restart_fn[kind] && t->restart_fn == s->restart_fn[kind])
-			return kind;
-	if (s->restart_fn[RESTART_NANOSLEEP] && s->restart_fn[RESTART_FUTEX] && s->restart_fn[RESTART_POLL])
-		return RESTART_UNKNOWN;
+	const struct task_bpf__bss *known = s->task->bss;
+
+	if (known->nanosleep_restart && known->futex_restart && known->poll_restart)
+		return t->restart_fn == known->nanosleep_restart ? RESTART_NANOSLEEP :
+		       t->restart_fn == known->futex_restart	 ? RESTART_FUTEX :
+		       t->restart_fn == known->poll_restart	 ? RESTART_POLL :
+								   RESTART_UNKNOWN;
 	/* The kernel hides its symbols: the number of the call is all there is. */
 	switch (nr) {
 	case NR_NANOSLEEP:

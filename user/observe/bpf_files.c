@@ -1,5 +1,6 @@
 /* The BPF back end: descriptors. */
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include "base/log.h"
 #include "bpf/file.skel.h"
 #include "observe/bpf.h"
+#include "sys/kernel_types.h"
 #include "sys/proc.h"
 
 enum { EPOLL_ITEMS_MIN = 1024, STATES_MIN = 256 };
@@ -31,16 +33,23 @@ int bpf_files_load(struct bpf_state *s)
 	struct bpf_caps *c = &s->caps;
 
 	files_unload(s);
-	s->file = file_bpf__open();
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .btf_custom_path = kernel_types_path());
+	s->file = file_bpf__open_opts(&opts);
 	if (!s->file)
 		return fail(-errno, "open the BPF program for descriptors");
 	c->epoll_items = c->epoll_items ? c->epoll_items : EPOLL_ITEMS_MIN;
 	c->states = c->states ? c->states : STATES_MIN;
 	bpf_program__set_autoload(s->file->progs.observe_states, s->open_coded);
 	bpf_program__set_autoload(s->file->progs.observe_one_state, s->open_coded);
-	int err = bpf_map__set_max_entries(s->file->maps.epoll_items, c->epoll_items);
+	uint32_t file_type;
+	int err = kernel_types_find("file", BTF_KIND_STRUCT, &file_type);
+	s->file->rodata->file_type = file_type;
+	if (!err)
+		err = bpf_map__set_max_entries(s->file->maps.epoll_items, c->epoll_items);
 	if (!err)
 		err = bpf_map__set_max_entries(s->file->maps.states, c->states);
+	if (!err)
+		err = kernel_types_for(s->file->obj);
 	if (!err)
 		err = file_bpf__load(s->file);
 	if (err)

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "bpf/task.skel.h"
 #include "observe/bpf.h"
+#include "sys/kernel_types.h"
 
 enum { MAX_GROWTHS = 8, MAX_SWITCHES = 100000 };
 
@@ -80,15 +81,23 @@ static int map_arrays(struct bpf_state *s)
 
 int bpf_tasks_load(struct bpf_state *s)
 {
+	uint32_t ret;
+
 	bpf_tasks_unload(s);
-	s->task = task_bpf__open();
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .btf_custom_path = kernel_types_path());
+	s->task = task_bpf__open_opts(&opts);
 	if (!s->task)
 		return fail(-errno, "open the BPF programs for processes");
 	int err = prepare(s);
 	if (!err)
+		err = kernel_types_for(s->task->obj);
+	if (!err)
 		err = task_bpf__load(s->task);
 	if (err)
 		return fail(err, "load the BPF programs for processes (-v4 shows the kernel's words)");
+	err = bpf_run_program(s->task->progs.find_restarts, &ret);
+	if (err)
+		return err;
 	if (!s->open_coded) {
 		s->procs_iter = bpf_program__attach_iter(s->task->progs.observe_procs_iter, NULL);
 		if (!s->procs_iter)

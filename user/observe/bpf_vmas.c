@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "bpf/vma.skel.h"
 #include "observe/bpf.h"
+#include "sys/kernel_types.h"
 
 /*
  * VM_* of include/linux/mm.h. They are macros, which BTF does not carry; these have kept their numbers
@@ -46,11 +47,19 @@ static const uint64_t kvm_mergeable = 0x80000000;
  */
 static const uint64_t kvm_droppable = 1ULL << 40, kvm_sealed = 1ULL << 63 | 1ULL << 42;
 
-int bpf_vmas_load(struct bpf_state *s)
+int bpf_vmas_load(struct vma_bpf **ret)
 {
-	s->vma = vma_bpf__open_and_load();
-	if (!s->vma)
-		return fail(-errno, "load the BPF program for mappings (-v4 shows the kernel's words)");
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .btf_custom_path = kernel_types_path());
+	struct vma_bpf *vma = vma_bpf__open_opts(&opts);
+	int err = vma ? kernel_types_for(vma->obj) : -errno;
+
+	if (!err)
+		err = vma_bpf__load(vma);
+	if (err) {
+		vma_bpf__destroy(vma);
+		return err;
+	}
+	*ret = vma;
 	return 0;
 }
 

@@ -4,18 +4,17 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "base/cleanup.h"
 #include "base/log.h"
 #include "base/vec.h"
 #include "bpf/waits.h"
 #include "bpf/waits.skel.h"
 #include "model/cpu-x86_64.h"
 #include "sys/interrupted-x86_64.h"
+#include "sys/kernel_types.h"
 #include "sys/tracee.h"
 
 enum { MAPPED_BYTES = WAITS_NR_SLOTS * sizeof(struct wait_record) };
@@ -33,32 +32,15 @@ struct waits {
 /* The kernel writes what is left in whole microseconds, and some time after the wake-up. */
 static const int64_t late_ns = 1000000;
 
-/* The address of a function of the kernel; 0: it is hidden, or there is none. */
-static uint64_t kernel_symbol(const char *name)
-{
-	_cleanup_fclose_ FILE *f = fopen("/proc/kallsyms", "re");
-	_cleanup_free_ char *line = NULL;
-	size_t cap = 0;
-	char found[64];
-
-	while (f && getline(&line, &cap, f) > 0)
-		if (sscanf(line, "%*x %*c %63s", found) == 1 && !strcmp(found, name))
-			return strtoull(line, NULL, 16);
-	return 0;
-}
-
 /* Returns why it is not to be had, or NULL. */
 static const char *load(struct waits *w)
 {
+	LIBBPF_OPTS(bpf_object_open_opts, open_opts, .btf_custom_path = kernel_types_path());
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
-	uint64_t wakeup_fn = kernel_symbol("hrtimer_wakeup");
 
-	if (!wakeup_fn)
-		return "the kernel hides where its timers are";
-	w->skel = waits_bpf__open();
+	w->skel = waits_bpf__open_opts(&open_opts);
 	if (!w->skel)
 		return "its BPF program cannot be opened";
-	w->skel->rodata->wakeup_fn = wakeup_fn;
 	const struct call_limit *limit;
 	for (size_t i = 0, nr = 0; (limit = call_limit_at(i)) && nr < WAITS_NR_CALLS; i++) {
 		if (limit->kind == LIMIT_MS)
@@ -66,10 +48,12 @@ static const char *load(struct waits *w)
 		w->skel->rodata->pointer_calls[nr].nr = limit->nr;
 		w->skel->rodata->pointer_calls[nr++].arg = limit->arg;
 	}
-	if (waits_bpf__load(w->skel))
+	if (kernel_types_for(w->skel->obj) || waits_bpf__load(w->skel))
 		return "the kernel refuses its BPF program";
 	if (bpf_prog_test_run_opts(bpf_program__fd(w->skel->progs.own_waits), &opts))
 		return "its BPF program does not run";
+	if (!w->skel->bss->wakeup_fn)
+		return "the kernel hides where its timers are";
 	void *slots = mmap(NULL, MAPPED_BYTES, PROT_READ, MAP_SHARED, bpf_map__fd(w->skel->maps.waits), 0);
 	if (slots == MAP_FAILED)
 		return "its array cannot be mapped";

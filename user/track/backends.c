@@ -32,13 +32,6 @@ static int probe_wp_async(const char **why)
 	return err;
 }
 
-static int probe_wp_cow(const char **why)
-{
-	int err = probe_wp_async(why);
-
-	return err ? err : cow_probe(why);
-}
-
 /* Bit 55 of a page map entry says it; kernels without soft-dirty never set it. */
 static bool page_is_soft_dirty(int fd, const void *page)
 {
@@ -75,7 +68,7 @@ static int probe_none(const char **why)
 const struct track_ops track_wp_cow_ops = {
 	.name = "wp-cow",
 	.what = "only what was written in the last moments is looked at inside the stop; nothing is copied in it",
-	.probe = probe_wp_cow,
+	.probe = probe_wp_async,
 	.write_protects = true,
 	.saves = true,
 };

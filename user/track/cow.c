@@ -18,8 +18,10 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "bpf/track.skel.h"
+#include "sys/kernel_types.h"
 
 enum {
+	PROBED_RING_BYTES = 1 << 20,
 	RING_BUSY = 1u << 31,
 	RING_DISCARDED = 1u << 30,
 	RING_HEADER_BYTES = 8,
@@ -75,7 +77,31 @@ static int map_all(struct cow *c)
 	return 0;
 }
 
-int cow_open(size_t ring_bytes, struct cow **ret)
+/* *why is set where the kernel does not let the program in; other failures have been reported. */
+static int load(struct cow *c, const char **why)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .btf_custom_path = kernel_types_path());
+
+	if (access("/sys/kernel/btf/vmlinux", R_OK)) {
+		*why = "the kernel has no BTF (/sys/kernel/btf/vmlinux)";
+		return -ENOENT;
+	}
+	c->skel = track_bpf__open_opts(&opts);
+	int err = c->skel ? kernel_types_for(c->skel->obj) : -errno;
+	if (!err)
+		err = bpf_map__set_max_entries(c->skel->maps.saved_pages, c->ring_bytes);
+	if (err)
+		return fail(err, "open the tracker's BPF program");
+	err = track_bpf__load(c->skel);
+	/* Room for the ring: another way to track memory would need as much. */
+	if (err == -ENOMEM)
+		return fail(err, "load the tracker's BPF program with a ring of %zu bytes", c->ring_bytes);
+	if (err)
+		*why = "the kernel refuses the BPF program on page faults (-v4 shows its words)";
+	return err;
+}
+
+int cow_open(size_t ring_bytes, const char **why, struct cow **ret)
 {
 	struct cow *c = calloc(1, sizeof(*c));
 
@@ -83,19 +109,9 @@ int cow_open(size_t ring_bytes, struct cow **ret)
 		return fail(-ENOMEM, "load the tracker's BPF program");
 	c->page_bytes = sysconf(_SC_PAGESIZE);
 	c->ring_bytes = ring_bytes;
-	c->skel = track_bpf__open();
-	int err = c->skel ? 0 : -errno;
+	int err = load(c, why);
 	if (!err)
-		err = bpf_map__set_max_entries(c->skel->maps.saved_pages, ring_bytes);
-	if (!err)
-		err = track_bpf__load(c->skel);
-	if (err) {
-		err = fail(err, "load the tracker's BPF program with a ring of %zu bytes (-v4 shows the kernel's words)",
-			   ring_bytes);
-		cow_close(c);
-		return err;
-	}
-	err = map_all(c);
+		err = map_all(c);
 	if (!err) {
 		c->control->mode = TRACK_OFF;
 		c->control->tool = getpid();
@@ -105,7 +121,7 @@ int cow_open(size_t ring_bytes, struct cow **ret)
 						     MAX_DROP_PAGES;
 		err = track_bpf__attach(c->skel);
 		if (err)
-			err = fail(err, "attach the tracker's BPF program");
+			*why = "the kernel refuses to attach the BPF program to page faults";
 	}
 	if (err) {
 		cow_close(c);
@@ -136,18 +152,10 @@ void cow_close(struct cow *c)
 
 int cow_probe(const char **why)
 {
-	if (access("/sys/kernel/btf/vmlinux", R_OK)) {
-		*why = "the kernel has no BTF (/sys/kernel/btf/vmlinux)";
-		return -ENOENT;
-	}
-	struct track_bpf *skel = track_bpf__open();
-	int err = skel ? track_bpf__load(skel) : -errno;
+	struct cow *c = NULL;
+	int err = cow_open(PROBED_RING_BYTES, why, &c);
 
-	if (!err)
-		err = track_bpf__attach(skel);
-	if (err)
-		*why = "the kernel refuses the BPF program on page faults";
-	track_bpf__destroy(skel);
+	cow_close(c);
 	return err;
 }
 

@@ -11,11 +11,14 @@
 
 struct cow;
 
-/* Can this machine do it? 0 or a negative errno, nothing reported; *why says what is missing. */
+/* Can this machine do it? As cow_open(), but nothing stays. */
 int cow_probe(const char **why);
 
-/* Loads and attaches; nothing happens to the target yet. `ring_bytes`: a power of two. Failure has been reported. */
-int cow_open(size_t ring_bytes, struct cow **ret);
+/*
+ * Loads and attaches; nothing happens to the target yet. `ring_bytes`: a power of two. Failure has been reported, but when
+ * this machine cannot do it: *why says why then.
+ */
+int cow_open(size_t ring_bytes, const char **why, struct cow **ret);
 
 /* Accepts NULL. */
 void cow_close(struct cow *c);

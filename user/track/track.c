@@ -31,18 +31,30 @@ const struct track_ops *track_ops_at(size_t i)
 	return i < NR_BACKENDS ? backends[i] : NULL;
 }
 
-static int choose_backend(const char *name, const struct track_ops **ret)
+int track_probe(const struct track_ops *ops, const char **why)
 {
-	const char *why = NULL;
+	int err = ops->probe(why);
 
+	return err || !ops->saves ? err : cow_probe(why);
+}
+
+/* The one of that name, or the best there is; with the BPF program, if it needs that. */
+static int choose_backend(struct tracker *t, const char *name, size_t ring_bytes)
+{
 	for (size_t i = 0; i < NR_BACKENDS; i++) {
 		const struct track_ops *ops = backends[i];
+		const char *why = NULL;
 
 		if (name && strcmp(name, ops->name))
 			continue;
 		int err = ops->probe(&why);
+		if (!err && ops->saves) {
+			err = cow_open(ring_bytes, &why, &t->cow);
+			if (err && !why)
+				return err;
+		}
 		if (!err) {
-			*ret = ops;
+			t->ops = ops;
 			return 0;
 		}
 		if (name)
@@ -271,27 +283,27 @@ static size_t ring_size(const struct tracker *t, uint64_t nr_pages)
 
 int tracker_open(const char *backend, const struct model *running, const struct track_env *env, struct tracker **ret)
 {
-	const struct track_ops *ops = NULL;
-	int err = choose_backend(backend, &ops);
+	struct tracker *t = calloc(1, sizeof(*t));
 
 	*ret = NULL;
-	if (err)
-		return err;
-	struct tracker *t = calloc(1, sizeof(*t));
 	if (!t)
 		return fail(-ENOMEM, "track memory");
-	t->ops = ops;
 	t->env = *env;
 	pthread_mutex_init(&t->lock, NULL);
 
 	uint64_t nr_pages = t->nr_pages = pages_of(running);
 	size_t ring_bytes = ring_size(t, nr_pages);
-	err = store_init(&t->store, ops->saves ? ring_bytes / MODEL_PAGE_SIZE : nr_pages);
+	int err = choose_backend(t, backend, ring_bytes);
+	if (err) {
+		tracker_close(t);
+		return err;
+	}
+	err = store_init(&t->store, t->ops->saves ? ring_bytes / MODEL_PAGE_SIZE : nr_pages);
 	if (err)
 		err = fail(err, "memory for the pages that are kept");
-	if (!err && ops->saves) {
+	if (!err && t->ops->saves) {
 		t->sorted = calloc(TRACK_NR_HINTS, sizeof(*t->sorted));
-		err = t->sorted ? cow_open(ring_bytes, &t->cow) : fail(-ENOMEM, "memory for hints");
+		err = t->sorted ? 0 : fail(-ENOMEM, "memory for hints");
 	}
 	if (!err)
 		err = watch_all(t, running);
@@ -299,7 +311,7 @@ int tracker_open(const char *backend, const struct model *running, const struct 
 		tracker_close(t);
 		return err;
 	}
-	log_debug("tracking memory by %s: %zu address spaces, %llu pages", ops->name, t->mms.nr,
+	log_debug("tracking memory by %s: %zu address spaces, %llu pages", t->ops->name, t->mms.nr,
 		  (unsigned long long)nr_pages);
 	*ret = t;
 	return 0;

@@ -58,7 +58,7 @@ struct track_stats {
 struct track_ops {
 	const char *name; /* as in --track=NAME */
 	const char *what; /* in words, what the stop costs */
-	/* Can this machine do it? 0 or a negative errno, nothing reported; *why says what is missing. */
+	/* Has this machine what it needs, BPF aside? 0 or a negative errno, nothing reported; *why says what is missing. */
 	int (*probe)(const char **why);
 	bool write_protects; /* needs a userfaultfd of the target */
 	bool saves;          /* pages are saved before they are written: copied after the stop */
@@ -67,6 +67,9 @@ struct track_ops {
 
 /* Back ends, the best first; NULL behind the last. */
 const struct track_ops *track_ops_at(size_t i);
+
+/* Can this machine do it? The same, with BPF: programs are loaded and thrown away again. */
+int track_probe(const struct track_ops *ops, const char **why);
 
 /*
  * Prepares to track the tree of `running`, an observation of the running target. `backend`: the name of one, or NULL
