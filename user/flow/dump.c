@@ -127,6 +127,7 @@ static int dump_in_worker(void *arg)
 	if (err)
 		return err;
 	freeze_destroy(f.freeze);
+	f.freeze = NULL;
 	precopy_close(f.precopy);
 	tracker_close(f.tracker);
 	step_observer_undo(&f);
