@@ -799,6 +799,18 @@ static void with_reported_child(void)
 	hold();
 }
 
+static void with_continued_child(void)
+{
+	siginfo_t info;
+	pid_t pid = start(hold_silently);
+
+	MUST(kill(pid, SIGSTOP));
+	MUST(waitid(P_PID, pid, &info, WSTOPPED));
+	MUST(kill(pid, SIGCONT));
+	MUST(waitid(P_PID, pid, &info, WCONTINUED | WNOWAIT));
+	hold();
+}
+
 static void in_wait(void)
 {
 	siginfo_t info;
@@ -864,6 +876,7 @@ static const struct {
 	{ with_zombies, 1 },
 	{ with_stopped_child, 1 },
 	{ with_reported_child, 1 },
+	{ with_continued_child, 1 },
 };
 
 /* Reads until `nr` tasks are ready; returns false and tells why when one of them could not. */

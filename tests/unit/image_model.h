@@ -549,6 +549,7 @@ static inline struct model *make_model(void)
 	t->stop_signal = SIGTSTP;
 	t->stop_reported = true;
 	t = make_task(m, SHARER, CHILD, mm->id, files->id, fs->id);
+	t->continued = true;
 	make_thread(t, SHARER, 6);
 	make_thread(t, LEFT, 8);
 	exit_thread(t, 0x2300);

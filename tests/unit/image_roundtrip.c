@@ -142,6 +142,7 @@ static void same_task(const struct task *x, const struct task *y)
 	SAME(exit_code);
 	SAME(stop_signal);
 	SAME(stop_reported);
+	SAME(continued);
 	SAME(personality);
 	SAME(mm_id);
 	SAME(files_id);

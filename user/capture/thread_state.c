@@ -12,6 +12,7 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "base/cleanup.h"
@@ -22,7 +23,7 @@
 #include "sys/tracee.h"
 #include "sys/uapi.h"
 
-enum { PEEK_AT_ONCE = 32, TIMERS_AT_ONCE = 32, FIRST_TLS_ENTRY = 12, NR_TLS_ENTRIES = 3 /* of the GDT, 64-bit kernels */ };
+enum { PEEK_AT_ONCE = 32, TIMERS_AT_ONCE = 32, CHILDREN_AT_ONCE = 16, FIRST_TLS_ENTRY = 12, NR_TLS_ENTRIES = 3 /* of the GDT, 64-bit kernels */ };
 
 typedef VEC(struct siginfo_raw) siginfo_vec;
 
@@ -332,7 +333,37 @@ static int ask_timers(const struct parasite *p, pid_t tid, struct posix_timer *t
 	return 0;
 }
 
-static int ask_task(const struct parasite *p, struct task *task, struct mm *mm)
+/* Which of its children have gone on after a stop that it has not waited for: as many as there is room for, from `*at` on. */
+static int ask_children(const struct parasite *p, pid_t tid, struct model *m, size_t *at)
+{
+	_cleanup_free_ struct parasite_list *list = calloc(1, sizeof(*list));
+	struct task *children[CHILDREN_AT_ONCE];
+	uint32_t at_info[CHILDREN_AT_ONCE];
+	size_t nr = 0;
+
+	if (!list)
+		return fail(-ENOMEM, "pid %d: ask it for its children", p->pid);
+	for (; *at < m->tasks.nr && nr < CHILDREN_AT_ONCE; (*at)++) {
+		struct task *child = &m->tasks.v[*at];
+
+		if (child->ppid != p->pid || child->state == TASK_ZOMBIE)
+			continue;
+		taddr_t info = parasite_data(p, list, sizeof(siginfo_t), &at_info[nr]);
+		children[nr++] = child;
+		parasite_add(list, SYS_waitid, P_PID, (uint64_t)child->pid, info, WCONTINUED | WNOHANG | WNOWAIT | __WALL);
+	}
+	int err = nr ? parasite_execute(p, tid, list) : 0;
+	for (size_t i = 0; !err && i < nr; i++) {
+		siginfo_t info;
+
+		err = check_call(p->pid, tid, list, (uint32_t)i, "ask it for its children");
+		memcpy(&info, list->data + at_info[i], sizeof(info));
+		children[i]->continued = info.si_pid == children[i]->pid;
+	}
+	return err;
+}
+
+static int ask_task(const struct parasite *p, struct model *m, struct task *task, struct mm *mm)
 {
 	pid_t tid = task_living(task)->tid;
 	int err = ask_process(p, tid, task, mm);
@@ -343,6 +374,8 @@ static int ask_task(const struct parasite *p, struct task *task, struct mm *mm)
 	}
 	for (size_t i = 0; !err && i < task->threads.nr; i++)
 		err = task->threads.v[i].exited ? 0 : ask_thread(p, &task->threads.v[i]);
+	for (size_t at = 0; !err && at < m->tasks.nr;)
+		err = ask_children(p, tid, m, &at);
 	return err;
 }
 
@@ -366,7 +399,7 @@ static int capture_task(struct model *m, struct task *task)
 	err = parasite_inject(task->pid, tid, &p);
 	if (err)
 		return err;
-	err = ask_task(&p, task, model_find_mm(m, task->mm_id));
+	err = ask_task(&p, m, task, model_find_mm(m, task->mm_id));
 	int err_remove = parasite_remove(&p, tid);
 	return err ? err : err_remove;
 }

@@ -369,6 +369,7 @@ static int save_extra(struct save *s, struct arena *a, const struct task *t, Bcr
 	msg->ctty_id = t->ctty_id;
 	msg->has_stop_reported = t->state == TASK_STOPPED;
 	msg->stop_reported = t->stop_reported;
+	msg->has_continued = msg->continued = t->continued;
 	msg->cgroup_id = t->cgroup_id;
 	save_process_attrs(t, mm, msg);
 	if ((mm && (save_guards(a, mm, msg) || save_memory_extra(a, mm, msg))) || save_extra_timers(a, t, msg))
@@ -826,6 +827,7 @@ static int load_extra(struct load *l, struct task *t, BcrTaskEntry **ret)
 	if (t->state == TASK_ZOMBIE)
 		t->threads.v[0].creds.uid = msg->zombie_uid;
 	t->stop_reported = t->state == TASK_STOPPED && msg->stop_reported;
+	t->continued = t->state == TASK_ALIVE && msg->continued;
 	t->cgroup_id = msg->cgroup_id;
 	err = load_task_attrs(&r, msg, t);
 	if (err)

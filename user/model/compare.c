@@ -780,6 +780,7 @@ static void cmp_task(struct compare *c, const struct task *a, const struct task 
 	HEX(exit_code);
 	DEC(stop_signal);
 	DEC(stop_reported);
+	DEC(continued);
 	HEX(personality);
 	DEC(child_subreaper);
 	DEC(oom_score_adj);

@@ -129,6 +129,7 @@ struct task {
 	uint32_t exit_code;   /* wait status of a zombie, or of a main thread that has exited */
 	uint32_t stop_signal; /* stopped: the signal that did it */
 	bool stop_reported;   /* stopped: its parent has waited for the stop already (WUNTRACED) */
+	bool continued;       /* alive: goes on after a stop, and its parent has not waited for that yet (WCONTINUED) */
 	uint32_t personality;
 	uint32_t mm_id, files_id, fs_id, sighand_id; /* equal id: shared object (CLONE_VM, ...); 0: none (zombie) */
 	struct sigaction_raw sigactions[MODEL_NSIG]; /* [n - 1] for signal n */

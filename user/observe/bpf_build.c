@@ -25,6 +25,7 @@ enum {
 	KPF_IO_WORKER = 0x10,
 	KPF_KTHREAD = 0x200000,
 	KSIGNAL_STOP_STOPPED = 0x1,
+	KSIGNAL_STOP_CONTINUED = 0x2,
 	KSIGNAL_GROUP_EXIT = 0x4,
 	KERESTART_RESTARTBLOCK = 516,
 	KMMF_DUMPABLE_MASK = 0x3,
@@ -447,6 +448,8 @@ static void build_state(struct task *task, const struct task_record *rec)
 				    rec->group_exit_code & 0x7f ? rec->group_exit_code & 0x7f : SIGSTOP;
 		/* The kernel forgets the number when somebody has waited for it. */
 		task->stop_reported = !rec->group_exit_code;
+	} else {
+		task->continued = rec->signal_flags & KSIGNAL_STOP_CONTINUED;
 	}
 }
 

@@ -30,7 +30,7 @@ int leaving_prepare_call(struct leaving *l, uint64_t nr, const uint64_t args[6])
 int leaving_call(struct leaving *l, uint64_t nr, const uint64_t args[6], int64_t *ret);
 
 /*
- * Stops the processes that were stopped by a signal, by that signal: what their parents had been told of, they are told again, and
+ * Stops the processes that were stopped by a signal, by that signal, and those that had gone on since, which then go on: what their parents had been told of, they are told again, and
  * take notice of; what they were still to be told of stays so. `all`: the threads of all tasks, in the order of the plan.
  */
 int leaving_stop_tasks(struct restore *r, struct leaving *all, size_t nr);

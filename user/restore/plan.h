@@ -57,8 +57,9 @@ struct plan_op {
 
 /* In the area of each process: what calls for stops need in its memory. */
 struct stop_scratch {
-	uint64_t sigchld;    /* a set of this signal */
-	uint64_t no_time[2]; /* struct timespec */
+	uint64_t sigchld, sigcont; /* sets of these signals */
+	uint64_t no_time[2];       /* struct timespec */
+	struct siginfo_raw info;   /* written when it is needed */
 };
 
 struct thread_plan {

@@ -375,7 +375,7 @@ static void put_timespecs(struct builder *b)
 
 static void put_stop_scratch(struct builder *b)
 {
-	const struct stop_scratch s = { .sigchld = 1ULL << (SIGCHLD - 1) };
+	const struct stop_scratch s = { .sigchld = 1ULL << (SIGCHLD - 1), .sigcont = 1ULL << (SIGCONT - 1) };
 
 	b->tp->stop_scratch = put(b, &s, sizeof(s), 8);
 }

@@ -1,16 +1,17 @@
 /*
- * Processes that a signal had stopped, and what their parents know of it.
+ * Processes that a signal had stopped, or stopped and continued, and what their parents know of it.
  *
  * The kernel keeps the number of the signal until the parent has waited for the stop (wait4(2) with WUNTRACED), and sends the
  * parent a SIGCHLD once. Both are made again by a real stop, while everybody is held by ptrace: the thread is about to enter
  * a call of the restorer's when the signal comes, so that it executes nothing of the program, whatever happens. A parent that had
  * waited before the dump waits again, by a call of its own; the SIGCHLD is taken away, unless the images have one, which then
- * is pending already. Calls can be made for a stopped process as for any other: its tracer decides when it runs.
+ * is pending already. That a process goes on is made by a stop and a SIGCONT, in the same way. Calls can be made for a stopped process as for any other: its tracer decides when it runs.
  */
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -115,6 +116,78 @@ static int stop_task(struct leaving *all, size_t nr, struct leaving *leader)
 	return err;
 }
 
+/* --- and continued --- */
+
+/* A SIGCONT has come: each thread that is traced stops once more, before it executes anything. */
+static int pass_notices(struct leaving *all, size_t nr, const struct leaving *leader)
+{
+	static const uint64_t none[6] = { 0 };
+
+	for (size_t i = 0; i < nr; i++) {
+		struct ptrace_stop stop;
+
+		if (all[i].task != leader->task || all[i].th->thread->exited)
+			continue;
+		int err = leaving_prepare_call(&all[i], SYS_getpid, none);
+		if (!err)
+			err = leaving_next_stop(&all[i], ptrace_syscall, &stop);
+		if (err)
+			return err;
+		if (stop.kind != PTRACE_STOP_TRAP)
+			return leaving_fail(&all[i], 0, "it was not continued");
+		all[i].in_trap = false;
+	}
+	return 0;
+}
+
+/* The stop has taken away the SIGCONT that it had pending. */
+static int queue_again(struct leaving *all, size_t nr, const struct leaving *leader, struct leaving *l, bool shared,
+		       const struct siginfo_raw *info)
+{
+	taddr_t at = l->tp->stop_scratch + offsetof(struct stop_scratch, info);
+	struct iovec local = { (void *)info->bytes, sizeof(info->bytes) }, remote = { (void *)(uintptr_t)at, sizeof(info->bytes) };
+	const uint64_t to_process[6] = { l->tp->task->pid, SIGCONT, at }, to_thread[6] = { l->tp->task->pid, l->tid, SIGCONT, at };
+	int64_t ret = 0;
+	int signo;
+
+	memcpy(&signo, info->bytes, sizeof(signo));
+	if (signo != SIGCONT)
+		return 0;
+	if (process_vm_writev(l->tid, &local, 1, &remote, 1, 0) != sizeof(info->bytes))
+		return leaving_fail(l, -errno, "write its SIGCONT");
+	int err = shared ? leaving_call(l, SYS_rt_sigqueueinfo, to_process, &ret) :
+			   leaving_call(l, SYS_rt_tgsigqueueinfo, to_thread, &ret);
+	if (!err && ret)
+		err = leaving_fail(l, (int)ret, "queue its SIGCONT");
+	return err ? err : pass_notices(all, nr, leader);
+}
+
+/* The kernel notes for the parent that it goes on; the SIGCONT itself was delivered before the dump, or is pending. */
+static int continue_task(struct leaving *all, size_t nr, struct leaving *leader)
+{
+	taddr_t scratch = leader->tp->stop_scratch;
+	const uint64_t take[6] = { scratch + offsetof(struct stop_scratch, sigcont), 0,
+				   scratch + offsetof(struct stop_scratch, no_time), SIGSET_BYTES };
+	int64_t ret;
+	int err = kill(leader->tp->task->pid, SIGCONT) ? leaving_fail(leader, -errno, "continue it") : 0;
+
+	if (!err)
+		err = pass_notices(all, nr, leader);
+	if (!err)
+		err = leaving_call(leader, SYS_rt_sigtimedwait, take, &ret);
+	VEC_FOREACH(info, &leader->tp->task->pending)
+		err = err ? err : queue_again(all, nr, leader, leader, true, info);
+	for (size_t i = 0; i < nr && !err; i++) {
+		if (all[i].task != leader->task || all[i].th->thread->exited)
+			continue;
+		VEC_FOREACH(info, &all[i].th->thread->pending)
+			err = err ? err : queue_again(all, nr, leader, &all[i], false, info);
+	}
+	return err;
+}
+
+/* --- what the parents know --- */
+
 static bool has_pending_sigchld(const struct task *t)
 {
 	int signo;
@@ -166,9 +239,14 @@ int leaving_stop_tasks(struct restore *r, struct leaving *all, size_t nr)
 	for (size_t i = 0; i < r->m->tasks.nr && !err; i++) {
 		const struct task_plan *tp = &r->plan->tasks.v[i];
 
-		if (leaders[i] == SIZE_MAX || tp->task->state != TASK_STOPPED)
+		/* That it goes on is for its parent only to know. */
+		bool continued = tp->task->continued && tp->birth.parent != TREE_OUTSIDE;
+
+		if (leaders[i] == SIZE_MAX || (tp->task->state != TASK_STOPPED && !continued))
 			continue;
 		err = stop_task(all, nr, &all[leaders[i]]);
+		if (!err && continued)
+			err = continue_task(all, nr, &all[leaders[i]]);
 		if (!err && tp->birth.parent != TREE_OUTSIDE && leaders[tp->birth.parent] != SIZE_MAX)
 			err = tell_parent(&all[leaders[tp->birth.parent]], tp->task);
 	}
