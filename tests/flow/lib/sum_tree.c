@@ -1,6 +1,6 @@
 /*
  * Threads change words of a large memory at random and keep a tree of checksums of it up to date. Arguments: MiB, threads,
- * microseconds each rests between two changes.
+ * microseconds each rests between two changes; "processes": all threads but the first are processes in the same memory.
  *
  * Every change adds the same difference to the word, the sum of its page and the sums above that, in pages of their own and one
  * after the other. What a snapshot loses or gets twice of that stays a difference for ever, however long the threads go on:
@@ -9,12 +9,14 @@
  * their stacks, pages count those made to them.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #include "self.h"
 
-enum { PAGE = 4096, WORDS = PAGE / 8, FANOUT = 64, MAX_LEVELS = 6, LOCKS = 1024, MAX_THREADS = 64 };
+enum { PAGE = 4096, WORDS = PAGE / 8, FANOUT = 64, MAX_LEVELS = 6, LOCKS = 1024, MAX_THREADS = 64, STACK_BYTES = 64 << 10 };
 
 static uint64_t *leaves;
 static size_t nr_leaves;
@@ -206,23 +208,50 @@ static void check_when_told(void)
 	}
 }
 
+static int process_main(void *arg)
+{
+	worker(arg);
+	_exit(0);
+	return 0;
+}
+
+/*
+ * A process needs little of the C library here, whose thread-local data it has in common with the main thread. (A first thread
+ * makes the library lock as if there were several.)
+ */
+static void start_process(uintptr_t i)
+{
+	char *stack = map(STACK_BYTES);
+
+	NEED(clone(process_main, stack + STACK_BYTES, CLONE_VM | SIGCHLD, (void *)i) > 0);
+}
+
 int main(int argc, char **argv)
 {
 	pthread_t threads[MAX_THREADS];
+	int nr_processes = 0, status;
 
 	self_init(argc, argv);
-	NEED(argc == 5 && atoi(argv[2]) > 0 && atoi(argv[3]) > 0 && atoi(argv[3]) <= MAX_THREADS);
+	NEED(argc >= 5 && atoi(argv[2]) > 0 && atoi(argv[3]) > 0 && atoi(argv[3]) <= MAX_THREADS);
 	build((size_t)atoi(argv[2]) << 20);
 	nr_threads = atoi(argv[3]);
 	rest_ns = atol(argv[4]) * 1000;
-	for (uintptr_t i = 0; i < (uintptr_t)nr_threads; i++)
+	for (uintptr_t i = 0; i < (uintptr_t)nr_threads; i++) {
+		if (i && argc > 5) {
+			start_process(i);
+			nr_processes++;
+			continue;
+		}
 		NEED(!pthread_create(&threads[i], NULL, worker, (void *)i));
+	}
 	self_ready();
 	check_when_told();
 	hold_all();
 	check_tree();
 	release_all(true);
-	for (int i = 0; i < nr_threads; i++)
+	for (int i = 0; i < nr_threads - nr_processes; i++)
 		pthread_join(threads[i], NULL);
+	for (int i = 0; i < nr_processes; i++)
+		CHECK(wait(&status) > 0 && !status, "a process ended with status %#x", status);
 	self_pass();
 }
