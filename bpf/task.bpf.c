@@ -297,6 +297,7 @@ static __always_inline void fill_mm(struct task_record *r, struct mm_struct *mm)
 	struct file *exe = BPF_CORE_READ(mm, exe_file);
 
 	r->mm = (__u64)mm;
+	r->mm_users = BPF_CORE_READ(mm, mm_users.counter);
 	r->mm_flags = mm_flags(mm);
 	r->mm_def_flags = BPF_CORE_READ(mm, def_flags);
 	r->has_mm_changes = mm_changes(mm, &r->mm_changes);
@@ -410,9 +411,15 @@ static __always_inline void fill_shared(struct task_record *r, struct task_struc
 	r->files = (__u64)BPF_CORE_READ(t, files);
 	r->fs = (__u64)BPF_CORE_READ(t, fs);
 	fill_namespaces(r, t);
+	if (r->files) {
+		struct files_struct *files = (void *)r->files;
+
+		r->files_users = BPF_CORE_READ(files, count.counter);
+	}
 	if (r->fs) {
 		struct fs_struct *fs = (void *)r->fs;
 
+		r->fs_users = BPF_CORE_READ(fs, users);
 		r->umask = BPF_CORE_READ(fs, umask);
 		fill_dir(&r->cwd, BPF_CORE_READ(fs, pwd.mnt), BPF_CORE_READ(fs, pwd.dentry));
 		fill_dir(&r->root, BPF_CORE_READ(fs, root.mnt), BPF_CORE_READ(fs, root.dentry));

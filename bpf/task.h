@@ -47,7 +47,7 @@ struct task_record {
 	__u32 vfork_done; /* its parent waits for its exec or exit */
 	__u32 map_count;
 	__u32 ldt; /* the process has segments in an LDT (modify_ldt(2)) */
-	__u32 pad_ldt;
+	__u32 mm_users, files_users, fs_users; /* how many threads have them, whoever looks at them now included */
 	struct {
 		__u32 pid, net, ipc, uts, mnt, user, cgroup, time;
 	} ns;

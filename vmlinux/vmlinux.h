@@ -246,10 +246,12 @@ struct fdtable {
 };
 
 struct files_struct {
+	atomic_t count;
 	struct fdtable *fdt;
 };
 
 struct fs_struct {
+	int users;
 	int umask;
 	struct path root;
 	struct path pwd;
@@ -384,6 +386,7 @@ typedef struct {
 } mm_context_t;
 
 struct mm_struct {
+	atomic_t mm_users;
 	int map_count;
 	unsigned long def_flags;
 	unsigned long start_code, end_code, start_data, end_data;

@@ -72,7 +72,7 @@ for mode in uffd-missing uffd-wp aio io-uring \
 	try $mode "$lib/refused_memory" $mode
 done
 for mode in thread-files thread-fs thread-uts traced share-above \
-	vfork zombie ns-uts ns-mnt ns-net ns-ipc ns-user ns-cgroup ns-pid ns-time \
+	vfork outside zombie ns-uts ns-mnt ns-net ns-ipc ns-user ns-cgroup ns-pid ns-time \
 	children-pid children-time; do
 	try $mode "$lib/refused_tasks" $mode
 done

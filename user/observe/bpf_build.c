@@ -678,6 +678,61 @@ static void mark_vfork(struct bpf_run *r)
 	}
 }
 
+static uint32_t count_living(const struct thread_record *threads, size_t nr)
+{
+	uint32_t ret = 0;
+
+	for (size_t i = 0; i < nr; i++)
+		ret += !threads[i].exit_state && threads[i].files;
+	return ret;
+}
+
+enum { NR_COUNTED = 3 };
+
+struct counted {
+	uint64_t object;
+	uint32_t users;
+};
+
+static void get_counted(const struct task_record *rec, struct counted ret[NR_COUNTED])
+{
+	ret[0] = (struct counted){ rec->mm, rec->mm_users };
+	ret[1] = (struct counted){ rec->files, rec->files_users };
+	ret[2] = (struct counted){ rec->fs, rec->fs_users };
+}
+
+/* Has an object of the task more users than all tasks of the tree that have it have threads? */
+static bool has_more_users(const struct bpf_run *r, const uint32_t *living, const struct task_record *rec, size_t what)
+{
+	struct counted all[NR_COUNTED], others[NR_COUNTED];
+	uint64_t known = 0;
+
+	get_counted(rec, all);
+	if (all[what].users <= 1 || !all[what].object)
+		return false;
+	for (size_t i = 0; i < r->records.nr; i++) {
+		get_counted(r->records.v[i], others);
+		if (others[what].object == all[what].object)
+			known += living[i];
+	}
+	return all[what].users > known;
+}
+
+/* `living`: threads of each task that have not exited. */
+static void mark_outsiders(struct bpf_run *r, const uint32_t *living)
+{
+	struct counted all[NR_COUNTED];
+
+	for (size_t i = 0; i < r->records.nr && !r->o->outsiders; i++) {
+		get_counted(r->records.v[i], all);
+		for (size_t what = 0; what < NR_COUNTED; what++) {
+			/* Mostly the process shares with nobody at all. */
+			if (all[what].users > living[i])
+				r->o->outsiders |= has_more_users(r, living, r->records.v[i], what);
+		}
+	}
+}
+
 static const struct thread_record *thread_at(const struct bpf_state *s, size_t i)
 {
 	return bpf_array_at(&s->threads, i);
@@ -688,7 +743,10 @@ int bpf_tasks_build(struct bpf_run *r)
 	struct bpf_state *s = r->s;
 	struct extras_cursor c = { .array = &s->extras, .nr = s->task->bss->nr_extras };
 	size_t nr = s->task->bss->nr_tasks, nr_threads = s->task->bss->nr_threads, at = 0;
+	_cleanup_free_ uint32_t *living = calloc(nr + 1, sizeof(*living));
 
+	if (!living)
+		return fail(-ENOMEM, "observe");
 	for (size_t i = 0; i < nr; i++) {
 		const struct task_record *rec = bpf_array_at(&s->tasks, i);
 		size_t first = at;
@@ -698,6 +756,7 @@ int bpf_tasks_build(struct bpf_run *r)
 			at++;
 		if (at - first != rec->nr_threads)
 			return -EAGAIN;
+		living[i] = count_living(thread_at(s, first), at - first);
 		int err = build_process(r, rec, first, at - first, &c);
 		if (err == -ENOMEM)
 			return fail(err, "observe pid %u", rec->pid);
@@ -705,6 +764,7 @@ int bpf_tasks_build(struct bpf_run *r)
 			return err;
 	}
 	mark_vfork(r);
+	mark_outsiders(r, living);
 	return 0;
 }
 

@@ -127,6 +127,8 @@ int run_refusals(struct run *r)
 			return err;
 	}
 	int err = run_tree(r);
+	if (!err && !r->stopped && r->obs.outsiders && !r->o->opts.any_tree)
+		err = run_note(r, refuse_outsiders(&r->obs));
 	if (!err)
 		err = run_note(r, refuse_programs(r->m));
 	if (!err)

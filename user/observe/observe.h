@@ -52,6 +52,7 @@ struct task_idents {
 struct observation {
 	struct model *m;
 	bool tracked; /* write protection by a userfaultfd is bcr's own, not the program's */
+	bool outsiders; /* memory, descriptors or directories of the tree may be somebody else's as well: to be looked into */
 	/*
 	 * Parallel to m->tasks: identities of the objects, and of exe, cwd and root among `files` by their file ident.
 	 * The back end leaves the *_id fields of struct task, mm and vma 0; observe.c sets them.

@@ -354,6 +354,8 @@ static int proc_backend_run(void *state, bool stopped, struct observation *o)
 	if (!err)
 		err = run_objects(&r);
 	bool refused = err == -EOPNOTSUPP;
+	/* How many have something is not shown. */
+	o->outsiders = true;
 	if (!err || refused)
 		err = check_alive(&r);
 	VEC_FOREACH(dir, &r.dirs)

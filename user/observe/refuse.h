@@ -31,6 +31,12 @@ int refuse_sessions(const struct model *m, bool shell_job);
  */
 int refuse_tree(const struct observation *obs, bool shell_job, struct tree_flaw *flaw);
 
+/*
+ * outsiders.c: memory, descriptors or directories that somebody outside the tree has as well. By kcmp(2) with all processes, for
+ * running targets.
+ */
+int refuse_outsiders(const struct observation *obs);
+
 /* A descriptor that no kind knows. */
 int refuse_descriptor(const struct observed_file *of);
 

@@ -145,6 +145,31 @@ static void build_vfork(void)
 	self_pass();
 }
 
+static int inside_child(void *arg)
+{
+	char pid[16];
+
+	NEED(setsid() > 0);
+	EXPECT("pid %d: shares its memory .CLONE_VM. with pid %d, which is outside the tree", getpid(), getppid());
+	EXPECT("pid %d: shares its descriptors .CLONE_FILES. with pid %d, which is outside the tree", getpid(), getppid());
+	EXPECT("pid %d: shares its working directory .CLONE_FS. with pid %d, which is outside the tree", getpid(), getppid());
+	snprintf(pid, sizeof(pid), "%d\n", getpid());
+	self_write_file("ready", pid);
+	self_wait();
+	_exit(0);
+	return arg == NULL;
+}
+
+/* The root of the dumped tree is a child of ours that has everything in common with us. */
+static void build_outside(void)
+{
+	pid_t pid = clone(inside_child, stack + sizeof(stack), CLONE_VM | CLONE_FILES | CLONE_FS | SIGCHLD, NULL);
+
+	NEED(pid > 0);
+	self_join(pid);
+	self_pass();
+}
+
 /* The root of the dumped tree is a child of ours that has ended. */
 static void build_zombie(void)
 {
@@ -249,6 +274,7 @@ int main(int argc, char **argv)
 		{ "traced", build_traced, join_child },
 		{ "share-above", build_share_above, check_sharing },
 		{ "vfork", build_vfork, NULL },
+		{ "outside", build_outside, NULL },
 		{ "zombie", build_zombie, NULL },
 		{ "ns-uts", build_ns_uts, NULL },
 		{ "ns-mnt", build_ns_mnt, NULL },
