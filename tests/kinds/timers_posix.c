@@ -4,6 +4,7 @@
  */
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <sys/syscall.h>
 
 #include "target.h"
@@ -58,8 +59,10 @@ static void add(clockid_t clock, int notify, int sig, pid_t tid, int arm)
 	timers[nr].clock = clock;
 	timers[nr].armed = arm;
 	if (arm) {
-		timers[nr].interval_ns = (long long)nr * 1000000000 + 17;
-		set(id, REMAINING_S, 0, nr, 17);
+		bool once = arm > 1;
+
+		timers[nr].interval_ns = once ? 0 : (long long)nr * 1000000000 + 17;
+		set(id, REMAINING_S, 0, once ? 0 : nr, once ? 0 : 17);
 	}
 	nr++;
 }
@@ -171,6 +174,9 @@ int main(void)
 	CHECK_EQUAL(read(from_thread[0], &byte, 1), 1);
 	thread_timer = create(CLOCK_MONOTONIC, SIGEV_SIGNAL | SIGEV_THREAD_ID, SIGRTMIN + 4, (void *)0xfedcba9876543210, other_tid);
 	add(CLOCK_MONOTONIC, SIGEV_SIGNAL, 64, 0, 0);
+	/* Once, and nobody is told. */
+	add(CLOCK_MONOTONIC, SIGEV_NONE, 0, 0, 2);
+	add(CLOCK_REALTIME, SIGEV_NONE, 0, 0, 2);
 	read_list(before, sizeof(before));
 	target_ready();
 

@@ -409,10 +409,12 @@ static int build_timers(struct task *task, const struct task_record *rec, const 
 				timer->clockid = clock_of_thread(timer->clockid, x->timer.cpu_pid);
 			value -= value ? now : 0;
 		}
-		if (x->timer.queued || timer_is_pending(task, timer))
+		/* One that notifies nobody is never in the kernel's queue, and armed as long as it has time left. */
+		bool silent = timer->notify == SIGEV_NONE && value > 0;
+		if (x->timer.queued || silent || timer_is_pending(task, timer))
 			timer->date_ns = x->timer.date_ns;
 		build_late(task, x, value, timer);
-		if (!x->timer.queued && !interval && !(cpu && value))
+		if (!x->timer.queued && !interval && !silent && !(cpu && value))
 			continue; /* not armed, or expired for good */
 		/* Overdue: the signal of an interval timer is pending, the kernel then goes on by whole intervals. */
 		if (value <= 0 && interval && (!cpu || x->timer.value_ns))
