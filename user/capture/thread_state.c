@@ -219,7 +219,7 @@ static void take_itimer(struct itimer *ret, const uint8_t *data)
  * mlockall(MCL_FUTURE) is in no file of /proc, but the parasite's own mapping, the newest there is, shows what becomes of
  * mappings to come.
  */
-static int read_lock_future(const struct parasite *p, struct mm *mm)
+static int read_lock_future(const struct parasite *p, pid_t tid, struct mm *mm)
 {
 	_cleanup_fclose_ FILE *f = NULL;
 	_cleanup_free_ char *line = NULL;
@@ -228,7 +228,8 @@ static int read_lock_future(const struct parasite *p, struct mm *mm)
 	size_t cap = 0;
 	char path[48];
 
-	snprintf(path, sizeof(path), "/proc/%d/smaps", p->pid);
+	/* By a thread that lives: a main one that has exited shows none. */
+	snprintf(path, sizeof(path), "/proc/%d/smaps", tid);
 	f = fopen(path, "re");
 	if (!f)
 		return fail(-errno, "pid %d: read its mappings", p->pid);
@@ -299,7 +300,7 @@ static int ask_process(const struct parasite *p, pid_t tid, struct task *task, s
 		mm->mdwe = positive(list, c_mdwe);
 		mm->merge_all = list->calls[c_merge].ret == 1;
 		mm->brk = (taddr_t)list->calls[c_brk].ret;
-		return read_lock_future(p, mm);
+		return read_lock_future(p, tid, mm);
 	}
 	return 0;
 }
