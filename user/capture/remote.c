@@ -201,20 +201,29 @@ static int pass_by(struct remote *r, const struct ptrace_stop *stop, int (*resum
 	return err ? fail(err, "pid %d thread %d: go on with a remote system call", r->pid, r->tid) : 0;
 }
 
-static int await_syscall_stop(struct remote *r, uint64_t deadline_ns)
+/* Waits for a stop of one of these kinds (1 << enum ptrace_stop_kind); others are passed by with `resume`. */
+static int await(struct remote *r, unsigned kinds, int (*resume)(pid_t tid, int sig), uint64_t deadline_ns)
 {
 	for (;;) {
 		struct ptrace_stop stop;
 		int err = ptrace_wait(r->tid, deadline_ns, &stop);
 
-		if (err)
+		if (err || kinds & 1u << stop.kind)
 			return err;
-		if (stop.kind == PTRACE_STOP_SYSCALL)
-			return 0;
-		err = pass_by(r, &stop, ptrace_syscall);
+		err = pass_by(r, &stop, resume);
 		if (err)
 			return err;
 	}
+}
+
+static int await_syscall_stop(struct remote *r, uint64_t deadline_ns)
+{
+	return await(r, 1 << PTRACE_STOP_SYSCALL, ptrace_syscall, deadline_ns);
+}
+
+static int await_trap(struct remote *r, uint64_t deadline_ns)
+{
+	return await(r, 1 << PTRACE_STOP_TRAP | 1 << PTRACE_STOP_GROUP, ptrace_cont, deadline_ns);
 }
 
 /* The result register of a call that our interrupt ended. */
@@ -223,12 +232,31 @@ static int64_t result_of(int64_t ax)
 	return ax <= -512 && ax >= -516 ? -EINTR : ax;
 }
 
-static int make_call(struct remote *r, long nr, const uint64_t args[6], bool makes_descriptor, int64_t *ret)
+static int await_exit(struct remote *r, bool last, uint64_t deadline_ns)
+{
+	return last ? await_trap(r, deadline_ns) : await_syscall_stop(r, deadline_ns);
+}
+
+/*
+ * From the entry of the call on. The last one ends in the kind of stop that the thread was taken from, which spares a stop: the
+ * interrupt is there when the kernel leaves the call.
+ */
+static int leave_call(struct remote *r, bool last, uint64_t deadline_ns)
+{
+	int err = last ? ptrace_interrupt(r->tid) : 0;
+
+	if (!err)
+		err = last ? ptrace_cont(r->tid, 0) : ptrace_syscall(r->tid, 0);
+	return err ? err : await_exit(r, last, deadline_ns);
+}
+
+static int make_call(struct remote *r, long nr, const uint64_t args[6], bool makes_descriptor, bool last, int64_t *ret)
 {
 	uint64_t deadline_ns = ptrace_now_ns() + (uint64_t)r->timeout_ms * 1000000u;
 	struct cpu_regs regs = r->saved;
 	bool timed_out = false;
 
+	r->trapped = false;
 	regs.ip = r->syscall_ip;
 	if (r->way_back.open) {
 		regs.ip = r->way_back.code.syscall_ret;
@@ -250,14 +278,13 @@ static int make_call(struct remote *r, long nr, const uint64_t args[6], bool mak
 	if (!err)
 		err = await_syscall_stop(r, deadline_ns); /* entry */
 	if (!err)
-		err = ptrace_syscall(r->tid, 0);
-	if (!err)
-		err = await_syscall_stop(r, deadline_ns); /* exit */
+		err = leave_call(r, last, deadline_ns);
 	if (err == -ETIMEDOUT) {
 		timed_out = true;
 		ptrace_interrupt(r->tid);
-		err = await_syscall_stop(r, ptrace_now_ns() + 1000000000u);
+		err = await_exit(r, last, ptrace_now_ns() + 1000000000u);
 	}
+	r->trapped = last && !err;
 	if (!err)
 		err = ptrace_get_regs(r->tid, &regs);
 	if (err)
@@ -271,40 +298,39 @@ static int make_call(struct remote *r, long nr, const uint64_t args[6], bool mak
 
 int remote_syscall(struct remote *r, long nr, const uint64_t args[6], int64_t *ret)
 {
-	return make_call(r, nr, args, false, ret);
+	return make_call(r, nr, args, false, false, ret);
 }
 
 int remote_open(struct remote *r, long nr, const uint64_t args[6], int64_t *ret)
 {
-	return make_call(r, nr, args, true, ret);
+	return make_call(r, nr, args, true, false, ret);
+}
+
+int remote_close(struct remote *r, int fd)
+{
+	const uint64_t args[6] = { (uint64_t)fd };
+	int64_t closed;
+
+	return make_call(r, SYS_close, args, false, true, &closed);
 }
 
 /* Ends in the kind of stop the thread was taken from: from there the kernel restarts an interrupted call. */
 static int back_to_trap(struct remote *r)
 {
-	uint64_t deadline_ns = ptrace_now_ns() + 10000000000u;
-	int err = ptrace_interrupt(r->tid);
+	int err = r->way_back.open ? enter_way_back(r) : ptrace_set_regs(r->tid, &r->saved);
 
 	if (!err)
+		err = ptrace_interrupt(r->tid);
+	if (!err)
 		err = ptrace_cont(r->tid, 0);
-	while (!err) {
-		struct ptrace_stop stop;
-
-		err = ptrace_wait(r->tid, deadline_ns, &stop);
-		if (err || stop.kind == PTRACE_STOP_TRAP || stop.kind == PTRACE_STOP_GROUP)
-			break;
-		err = pass_by(r, &stop, ptrace_cont);
-	}
-	return err;
+	return err ? err : await_trap(r, ptrace_now_ns() + 10000000000u);
 }
 
 /* Everything but the registers comes first: until they are set, the thread is on its way back. */
 static int give_back(struct remote *r)
 {
-	int err = r->way_back.open ? enter_way_back(r) : ptrace_set_regs(r->tid, &r->saved);
+	int err = r->trapped ? 0 : back_to_trap(r);
 
-	if (!err)
-		err = back_to_trap(r);
 	if (!err)
 		err = ptrace_set_sigmask(r->tid, r->saved_sigmask);
 	if (!err && r->rseq_cs_at)

@@ -20,6 +20,7 @@ struct remote {
 	taddr_t rseq_cs_at;        /* 0: no critical section to keep */
 	uint64_t rseq_cs;
 	uint64_t held_back;        /* signals (bit n - 1) that came meanwhile although they were not wanted */
+	bool trapped;              /* it is back in the kind of stop it was taken from */
 	struct way_back way_back;
 	unsigned timeout_ms;       /* of one call; remote_begin() sets 10 s */
 };
@@ -38,6 +39,9 @@ int remote_syscall(struct remote *r, long nr, const uint64_t args[6], int64_t *r
 
 /* The same for a call that makes a descriptor, which is closed should bcr be killed before it is. */
 int remote_open(struct remote *r, long nr, const uint64_t args[6], int64_t *ret);
+
+/* close(2), as the last call before remote_end(), which is quicker then. */
+int remote_close(struct remote *r, int fd);
 
 /* Gives the thread back as it was. */
 int remote_end(struct remote *r);

@@ -64,7 +64,7 @@ static void let_go(const struct waits *waits, pid_t tid)
 static int make_and_take(struct remote *r, int *ret)
 {
 	uint64_t args[6] = { O_CLOEXEC | UFFD_USER_MODE_ONLY };
-	int64_t fd, closed;
+	int64_t fd;
 	int err = remote_open(r, SYS_userfaultfd, args, &fd);
 
 	if (err)
@@ -74,8 +74,7 @@ static int make_and_take(struct remote *r, int *ret)
 	int take_err = fd_of_process(r->pid, (int)fd, ret);
 	if (take_err)
 		fail(take_err, "pid %d fd %d: take its userfaultfd over", r->pid, (int)fd);
-	args[0] = (uint64_t)fd;
-	err = remote_syscall(r, SYS_close, args, &closed);
+	err = remote_close(r, (int)fd);
 	return take_err ? take_err : err;
 }
 

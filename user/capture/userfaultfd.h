@@ -9,7 +9,7 @@
 struct waits;
 
 /*
- * Stops the only thread of the running process `pid` for some 150 us, has it call userfaultfd(2), takes the descriptor
+ * Stops the only thread of the running process `pid` for some 100 us, has it call userfaultfd(2), takes the descriptor
  * over and closes it in the target. The thread does not notice: a call it was in is restarted. *ret is owned by the caller.
  * Call it from the thread that ptraces. Returns 0; -ESRCH (not reported) when the process has ended; -EBUSY (not reported) when
  * it has other threads, which could fork in between: the child would keep the descriptor; or a reported negative errno.
