@@ -141,9 +141,10 @@ static inline void rig_start(struct rig *r, int (*target)(void))
 
 static inline int rig_userfaultfd(void *arg, pid_t pid, int *ret)
 {
+	const proc_numbers sharers = { .v = &pid, .nr = 1 };
 	uint32_t held_us = 0;
 
-	return userfaultfd_take(pid, 10, NULL, &held_us, ret);
+	return userfaultfd_take(pid, &sharers, 10, NULL, &held_us, ret);
 }
 
 static inline int rig_pause(void *arg, bool stop)

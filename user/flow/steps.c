@@ -250,11 +250,28 @@ int step_let_go(struct flow *f)
 	return step_thaw(f, req->leave_stopped ? THAW_STOP : THAW_RUN);
 }
 
+/* The processes that have the descriptors of `pid`, itself first. */
+static int find_sharers(const struct model *m, pid_t pid, proc_numbers *ret)
+{
+	const struct task *of = model_find_task(m, pid);
+	int err = VEC_PUSH(ret, pid);
+
+	VEC_FOREACH(t, &m->tasks)
+		if (!err && of && of->files_id && t->pid != pid && t->files_id == of->files_id)
+			err = VEC_PUSH(ret, t->pid);
+	return err ? fail(-ENOMEM, "pid %d: list who has its descriptors", pid) : 0;
+}
+
 int step_userfaultfd(void *arg, pid_t pid, int *ret_fd)
 {
 	struct flow *f = arg;
+	proc_numbers sharers = {};
+	int err = find_sharers(f->running, pid, &sharers);
 
-	return userfaultfd_take(pid, f->req->timeout_s, f->waits, &f->frozen_us, ret_fd);
+	if (!err)
+		err = userfaultfd_take(pid, &sharers, f->req->timeout_s, f->waits, &f->frozen_us, ret_fd);
+	VEC_FREE(&sharers);
+	return err;
 }
 
 /* Holds the tree while the tracker catches up, or lets it go on. */
