@@ -10,14 +10,18 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "sys/tracee.h"
 #include "track/inner.h"
 
 enum {
 	FEW_HINTS = 16,    /* no further round for so few */
 	HOLD_ABOVE = 256,  /* so many hints are left to the stop, 0.2 ms */
-	HOLD_HINTS = 512,  /* followed while the target is held once, 0.4 ms */
-	MAX_HOLDS = 16,    /* what then is left makes the stop longer */
+	HOLD_STEP = 64,    /* hints are followed in such portions while the target is held, until the time is over */
+	MAX_HOLDS = 24,    /* what then is left makes the stop longer */
+	MANY_HINTS = 512,  /* a look at everything costs as much as these, in a small process */
 };
+
+static const uint64_t hold_ns = 250000;
 
 static int order_hints(const void *a, const void *b)
 {
@@ -93,7 +97,7 @@ static int take_written(struct tracker *t, bool stopped)
  */
 static size_t many_hints(const struct tracker *t, bool stopped)
 {
-	return stopped ? HOLD_HINTS + t->nr_pages / 256 : 64 + t->nr_pages / 2048;
+	return stopped ? MANY_HINTS + t->nr_pages / 256 : 64 + t->nr_pages / 2048;
 }
 
 /* A page that was there before its fault needs one question: if it has changed, it counts as written. */
@@ -163,15 +167,21 @@ static int follow_running(struct tracker *t)
 static int follow_held(void *arg)
 {
 	struct tracker *t = arg;
-	size_t nr = cow_nr_hints(t->cow), to = t->hints_taken + HOLD_HINTS;
+	uint64_t until_ns = ptrace_now_ns() + hold_ns;
+	size_t nr = cow_nr_hints(t->cow);
+	int err = 0;
 
 	if (nr == SIZE_MAX)
 		return 1;
-	if (to > nr || nr - t->hints_taken > TRACK_NR_HINTS)
-		to = nr; /* those that are not kept any more: by a look at everything */
-	int err = hints_follow(t, t->hints_taken, to, true);
-	if (!err)
-		t->hints_taken = to;
+	while (!err && t->hints_taken < nr && ptrace_now_ns() < until_ns) {
+		size_t to = t->hints_taken + HOLD_STEP;
+
+		if (to > nr || nr - t->hints_taken > TRACK_NR_HINTS)
+			to = nr; /* those that are not kept any more: by a look at everything */
+		err = hints_follow(t, t->hints_taken, to, true);
+		if (!err)
+			t->hints_taken = to;
+	}
 	return err;
 }
 
