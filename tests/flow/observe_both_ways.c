@@ -297,6 +297,38 @@ static void handler(int sig)
 	(void)sig;
 }
 
+/* Its main thread has exited; the other one has what is a process's besides. */
+static void *leaderless_main(void *arg)
+{
+	char path[48], state = 0;
+
+	(void)arg;
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", getpid());
+	while (state != 'Z') {
+		FILE *f = fopen(path, "re");
+
+		if (!f || fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+			die("stat of the main thread");
+		fclose(f);
+	}
+	umask(0123);
+	signal(SIGUSR1, SIG_IGN);
+	MUST(prctl(PR_SET_NAME, "leaderless"));
+	MUST(prctl(PR_SET_CHILD_SUBREAPER, 1));
+	MUST(open("/etc/passwd", O_RDONLY));
+	hold();
+	return NULL;
+}
+
+static void without_leader(void)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, leaderless_main, NULL))
+		die("pthread_create");
+	syscall(SYS_exit, 9);
+}
+
 static void with_handlers(void)
 {
 	struct sigaction sa = { .sa_handler = handler };
@@ -839,6 +871,7 @@ static const struct {
 	{ in_user_mode, 1 },
 	{ in_wait, 2 },
 	{ with_threads, 6 },
+	{ without_leader, 1 },
 	{ with_handlers, 1 },
 	{ with_pending_signals, 1 },
 	{ with_itimers, 1 },

@@ -17,6 +17,7 @@
 #include "base/ident.h"
 #include "base/log.h"
 #include "capture/capture.h"
+#include "sys/proc.h"
 
 enum { AT_ONCE = 512 };
 
@@ -35,7 +36,7 @@ static int open_page_map(pid_t pid)
 {
 	char path[48];
 
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", proc_living(pid));
 	return open(path, O_RDONLY | O_CLOEXEC);
 }
 

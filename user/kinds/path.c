@@ -40,7 +40,7 @@ static bool same_by_descriptor(const struct observed_file *of, const struct stat
 
 	if (of->rec.fd < 0)
 		return false;
-	snprintf(link, sizeof(link), "/proc/%u/fd/%d", of->rec.tgid, of->rec.fd);
+	snprintf(link, sizeof(link), "/proc/%d/fd/%d", proc_living((pid_t)of->rec.tgid), of->rec.fd);
 	return !stat(link, &st) && st.st_dev == found->st_dev && st.st_ino == found->st_ino;
 }
 
@@ -80,7 +80,7 @@ static bool leads_elsewhere(const struct observed_file *of)
 
 	if (of->rec.fd < 0)
 		return false;
-	snprintf(link, sizeof(link), "/proc/%u/fd/%d", of->rec.tgid, of->rec.fd);
+	snprintf(link, sizeof(link), "/proc/%d/fd/%d", proc_living((pid_t)of->rec.tgid), of->rec.fd);
 	return readlink(link, path, PATH_MAX) < 0 || strcmp(path, of->path);
 }
 

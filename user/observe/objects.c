@@ -228,12 +228,19 @@ static int task_objects(struct run *r, struct task *t, struct task_idents *id)
 	return err ? err : task_fs(r, t, id);
 }
 
-/* As sigaltstack(2) says it: no stack is a disabled one, whatever the flags in the kernel are. */
+/*
+ * As sigaltstack(2) says it: no stack is a disabled one, whatever the flags in the kernel are. And a thread that has exited is scheduled no more.
+ */
 void run_normalise_task(struct task *t)
 {
-	VEC_FOREACH(th, &t->threads)
+	VEC_FOREACH(th, &t->threads) {
 		if (!th->altstack.size_bytes)
 			th->altstack.flags = SS_DISABLE;
+		if (!th->exited)
+			continue;
+		th->timer_slack_ns = 0;
+		memset(th->affinity, 0, sizeof(th->affinity));
+	}
 }
 
 int run_objects(struct run *r)

@@ -380,7 +380,7 @@ static bool descriptor_holds_lock(const struct observed_file *of)
 {
 	char path[64], line[256];
 
-	snprintf(path, sizeof(path), "/proc/%u/fdinfo/%d", of->rec.tgid, of->rec.fd);
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", proc_living((pid_t)of->rec.tgid), of->rec.fd);
 	_cleanup_fclose_ FILE *f = fopen(path, "re");
 	if (!f) /* closed meanwhile: its locks are gone as well */
 		return false;
