@@ -191,7 +191,7 @@ int ptrace_take(pid_t tid, bool block, struct ptrace_stop *ret)
 }
 
 /* A thread that makes one call for us stops within this time: to sleep and be woken takes as long again. */
-static const uint64_t spin_ns = 30000;
+static const uint64_t spin_ns = 60000;
 
 static int take_soon(pid_t tid, struct ptrace_stop *ret)
 {
