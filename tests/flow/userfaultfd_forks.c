@@ -1,6 +1,6 @@
 /*
- * While a userfaultfd is taken out of it, a thread of the target, or a process that has the same descriptors, forks without end: no
- * child finds a descriptor that its parent never had, and nobody sees a call fail.
+ * While a userfaultfd is taken out of it, a thread of the target, or a process that has the same descriptors, forks
+ * without end: no child finds a descriptor that its parent never had, and nobody sees a call fail.
  */
 #include "track_rig.h"
 

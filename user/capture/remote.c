@@ -238,8 +238,8 @@ static int await_exit(struct remote *r, bool last, uint64_t deadline_ns)
 }
 
 /*
- * From the entry of the call on. The last one ends in the kind of stop that the thread was taken from, which spares a stop: the
- * interrupt is there when the kernel leaves the call.
+ * From the entry of the call on. The last one ends in the kind of stop that the thread was taken from, which spares a
+ * stop: the interrupt is there when the kernel leaves the call.
  */
 static int leave_call(struct remote *r, bool last, uint64_t deadline_ns)
 {

@@ -28,7 +28,8 @@ static int list_sharers(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), 
 	return err;
 }
 
-static int take_held(pid_t pid, const proc_numbers *sharers, unsigned timeout_s, struct waits *waits, uint32_t *held_us, int *ret)
+static int take_held(pid_t pid, const proc_numbers *sharers, unsigned timeout_s, struct waits *waits, uint32_t *held_us,
+		     int *ret)
 {
 	const struct freeze_lister lister = { (void *)sharers, list_sharers };
 	struct way_back_code code;
@@ -54,7 +55,8 @@ static int take_held(pid_t pid, const proc_numbers *sharers, unsigned timeout_s,
 	return err ? err : go_err;
 }
 
-int userfaultfd_take(pid_t pid, const proc_numbers *sharers, unsigned timeout_s, struct waits *waits, uint32_t *held_us, int *ret)
+int userfaultfd_take(pid_t pid, const proc_numbers *sharers, unsigned timeout_s, struct waits *waits, uint32_t *held_us,
+		     int *ret)
 {
 	int err = sharers->nr > 1 ? -EBUSY : capture_userfaultfd(pid, waits, ret);
 

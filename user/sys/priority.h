@@ -15,8 +15,8 @@ struct priority {
 
 /*
  * Raises the calling thread, where that is allowed; a second call does nothing. Idle processors wait in a loop until
- * then, where the kernel lets us ask for it: from their sleep they wake in 20 to 100 us, and a target is woken, or wakes bcr, several
- * times in one stop.
+ * priority_restore(), where the kernel lets us ask for it: from their sleep they wake in 20 to 100 us, and a target is woken, or wakes
+ * bcr, several times in one stop.
  */
 void priority_raise(struct priority *p);
 
