@@ -33,8 +33,8 @@ void control_set_phase(struct restorer_control *c, uint32_t phase)
 }
 
 /*
- * Processes that share memory share bcr's code and all its data in it, `errno` included: one of them runs it at a time. Whoever
- * waits touches none of it, and so does without the C library.
+ * Processes that share memory share bcr's code and all its data in it, `errno` included: one of them runs it at a time.
+ * Whoever waits touches none of it, and so does without the C library.
  */
 static long wait_for_word(uint32_t *word, uint32_t now)
 {

@@ -30,6 +30,12 @@
 
 enum { RSEQ_UNREGISTER = 1 };
 
+/*
+ * Of functions that leave a stack for good, which may be one of those that processes in the memory of others have. The address sanitizer is
+ * told of the leaving, knows of no such stack, and would say so.
+ */
+#define ON_ANY_STACK __attribute__((no_sanitize_address))
+
 static void give_up(struct restore *r) __attribute__((noreturn));
 static void give_up(struct restore *r)
 {
@@ -61,7 +67,7 @@ struct sharer {
 	pid_t parent;
 };
 
-__attribute__((noreturn)) static void sharer_main(struct sharer *s)
+__attribute__((noreturn)) ON_ANY_STACK static void sharer_main(struct sharer *s)
 {
 	/* Whoever has the turn may end, or have ended, with the parent. */
 	pie_syscall2(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL);
@@ -149,7 +155,7 @@ static pid_t fork_sharer(struct restore *r, struct clone_args *ca, size_t index,
 	return clone_with_pid(ca, s);
 }
 
-static pid_t fork_directly(struct restore *r, size_t index, const struct mm *inherited)
+ON_ANY_STACK static pid_t fork_directly(struct restore *r, size_t index, const struct mm *inherited)
 {
 	const struct task_plan *tp = &r->plan->tasks.v[index];
 	const struct task *t = tp->task;
@@ -186,7 +192,7 @@ static pid_t fork_passing(const struct restore *r)
 }
 
 /* By somebody who ends at once: whoever adopts above becomes the parent. */
-static pid_t fork_orphan(struct restore *r, size_t index, const struct mm *inherited)
+ON_ANY_STACK static pid_t fork_orphan(struct restore *r, size_t index, const struct mm *inherited)
 {
 	const struct task *t = r->plan->tasks.v[index].task;
 	pid_t maker = getpid(), between = fork_passing(r);
@@ -304,7 +310,7 @@ static void drain_signals(void)
 }
 
 static void end_as_recorded(const struct task *t) __attribute__((noreturn));
-static void end_as_recorded(const struct task *t)
+ON_ANY_STACK static void end_as_recorded(const struct task *t)
 {
 	uint64_t mask = t->threads.nr ? t->threads.v[0].sigmask : 0;
 	int sig = t->exit_code & 0x7f;
@@ -340,7 +346,7 @@ static int wait_for_all(struct restore *r, size_t index)
 }
 
 static void zombie_main(struct restore *r, size_t index, const struct mm *inherited) __attribute__((noreturn));
-static void zombie_main(struct restore *r, size_t index, const struct mm *inherited)
+ON_ANY_STACK static void zombie_main(struct restore *r, size_t index, const struct mm *inherited)
 {
 	const struct task *t = r->plan->tasks.v[index].task;
 	const struct thread *th = t->threads.nr ? &t->threads.v[0] : NULL;
@@ -487,7 +493,7 @@ static void jump(taddr_t stack, taddr_t entry, taddr_t args)
 	__builtin_unreachable();
 }
 
-static int enter_blob(const struct restore *r, const struct task_plan *tp)
+ON_ANY_STACK static int enter_blob(const struct restore *r, const struct task_plan *tp)
 {
 	void *area = (void *)(uintptr_t)tp->area_at;
 	struct restorer_thread *leader;
@@ -546,7 +552,7 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 
 /* Lends its number to a session or a group until all members are in it. */
 static void helper_main(struct restore *r, size_t index, const struct mm *inherited) __attribute__((noreturn));
-static void helper_main(struct restore *r, size_t index, const struct mm *inherited)
+ON_ANY_STACK static void helper_main(struct restore *r, size_t index, const struct mm *inherited)
 {
 	const struct task *t = r->plan->tasks.v[index].task;
 
@@ -569,7 +575,7 @@ static void await_adoption(pid_t parent)
 		;
 }
 
-void task_main(struct restore *r, size_t index, const struct mm *inherited)
+ON_ANY_STACK void task_main(struct restore *r, size_t index, const struct mm *inherited)
 {
 	const struct task_plan *tp = &r->plan->tasks.v[index];
 	const struct task *t = tp->task;
