@@ -59,7 +59,7 @@ struct rig {
 };
 
 static struct rig_shared *rig_shared;
-static const char *rig_base = "/tmp";
+static const char *rig_base = ".";
 static bool rig_foreign;  /* the target has write protection of its own, which is to be overlooked */
 static bool rig_refusals_do_not_matter;
 static void (*rig_hold_others)(bool hold); /* NULL, or: those who write from outside pause while the target is stopped */

@@ -115,7 +115,8 @@ static bool wants_overrun(const struct task *t, const struct posix_timer *timer,
 	bool to_leader = timer->notify == SIGEV_SIGNAL || ((timer->notify & SIGEV_THREAD_ID) && timer->notify_tid == t->pid);
 
 	if (!timer->overrun || !to_leader || !timer->interval_ns || !timer->value_ns || timer_counts_cpu(timer) || timer_is_pending(t, timer) ||
-	    timer->date_ns || 	    __builtin_mul_overflow((int64_t)timer->interval_ns, (int64_t)timer->overrun + 1, &span))
+	    timer->date_ns ||
+	    __builtin_mul_overflow((int64_t)timer->interval_ns, (int64_t)timer->overrun + 1, &span))
 		return false;
 	*ret_from_now = (int64_t)timer->value_ns - span;
 	return true;
@@ -124,11 +125,11 @@ static bool wants_overrun(const struct task *t, const struct posix_timer *timer,
 static void plan_overrun(struct builder *b, const struct posix_timer *timer)
 {
 	const struct timespec patience = { .tv_sec = 1 };
-	uint64_t set = 1ULL << (timer->signo - 1);
 	int64_t from_now;
 
 	if (!wants_overrun(b->tp->task, timer, &from_now))
 		return;
+	uint64_t set = 1ULL << (timer->signo - 1);
 	plan_set_to(b, "fire timer for its count", timer, from_now);
 	CALL(b, "take its signal", SYS_rt_sigtimedwait, put(b, &set, sizeof(set), 8), 0, put(b, &patience, sizeof(patience), 8),
 	     SIGSET_BYTES);
