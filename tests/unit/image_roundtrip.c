@@ -814,7 +814,7 @@ static void test_damaged(void)
 	images_load(dirfd, "dir", &original);
 	for (size_t i = 0; original && i < nr; i++) {
 		a.which = i;
-		try_damage(&a, &files[i], original, true, files[i].len > 8000 ? 97 : 1);
+		try_damage(&a, &files[i], original, true, files[i].len > 8000 ? 97 : files[i].len > 500 ? 7 : 1);
 	}
 	for (size_t i = 0; i < nr; i++) {
 		if (!strcmp(files[i].name, "bcr-manifest.bcr"))
