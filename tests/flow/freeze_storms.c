@@ -16,7 +16,7 @@ enum { NR_SLEEPERS = 200, NR_FREEZES = 60, NR_SIGNALS = 4000, PATIENCE_MS = 1000
 
 static struct shared {
 	atomic_long steps, got, sum, sent;
-	atomic_int ready, end;
+	atomic_int ready, end, tell;
 } *shared;
 
 static int shm_fd;
@@ -227,6 +227,59 @@ static void check_exec(void)
 	check(status == 0, "the end of what calls execve");
 }
 
+static void *exec_when_told(void *arg)
+{
+	while (!shared->tell)
+		shared->steps++;
+	return exec_again(arg);
+}
+
+static void told_target(void)
+{
+	pthread_t t;
+
+	if (pthread_create(&t, NULL, exec_when_told, NULL))
+		_exit(2);
+	pthread_join(t, NULL);
+	_exit(0);
+}
+
+/* A listing that has missed the thread, and one that comes when it has become the leader. */
+static int list_around_exec(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+{
+	struct proc_lister *p = arg;
+
+	if (!p->nr_calls++)
+		return add(ctx, p->root, p->root);
+	shared->tell = 1;
+	/* The new program has sleepers. */
+	for (int ms = 0; ms < PATIENCE_MS && !shared->ready; ms++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	check(shared->ready, "the thread calls execve");
+	return list_process(p->root, add, ctx);
+}
+
+static void check_unseen_exec(void)
+{
+	pid_t pid = start(told_target);
+	struct proc_lister lister = { .lister = { .list = list_around_exec }, .root = pid };
+	struct freeze *f;
+	int status;
+
+	if (freeze_create("ptrace", pid, 10, &f))
+		return check(false, "create");
+	use_lister(f, &lister);
+	check(!freeze_stop(f), "stop");
+	check(lister.nr_calls > 1, "the tree was listed again");
+	check(stands_still(), "what an unknown thread has become stands still");
+	check(!freeze_thaw(f, THAW_RUN, NULL), "thaw");
+	check(goes_on(), "it goes on");
+	freeze_destroy(f);
+	shared->end = 1;
+	waitpid(pid, &status, 0);
+	check(status == 0, "its end");
+}
+
 /* --- vfork --- */
 
 static void vfork_target(void)
@@ -284,6 +337,7 @@ int main(int argc, char **argv)
 	check_signals();
 	check_stop_signals();
 	check_exec();
+	check_unseen_exec();
 	check_vfork();
 	puts(failures ? "FAIL" : "PASS");
 	return failures != 0;

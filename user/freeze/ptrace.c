@@ -323,6 +323,14 @@ static void mark_gone_tasks(struct freeze *f)
 			f->tasks.v[t->task].gone = false;
 }
 
+/* Has the process ended, all of it? While a thread of it calls execve its leader is dead, and cannot be seized. */
+static bool has_ended(pid_t pid)
+{
+	char state = hold_state(pid);
+
+	return !state || (strchr("ZX", state) && hold_status_number(pid, "Threads", 10) <= 1);
+}
+
 enum unheld { NOTHING, DEAD, ALIVE };
 
 /*
@@ -337,8 +345,7 @@ static enum unheld unheld_processes(const struct freeze *f)
 	VEC_FOREACH(task, &f->tasks) {
 		if (!task->gone || task->listed != f->nr_listings)
 			continue;
-		char state = hold_state(task->pid);
-		if (state && (!strchr("ZX", state) || hold_status_number(task->pid, "Threads", 10) > 1))
+		if (!has_ended(task->pid))
 			return ALIVE;
 		ret = DEAD;
 	}
@@ -369,6 +376,25 @@ static void let_strays_go(struct freeze *f, bool *ret_missed)
 }
 
 /*
+ * Is each leader that was stopped still in that stop? A thread that nobody knew may have called execve since: then it has the
+ * leader's number now, and runs. Whoever is not, is to be stopped anew. (Such a thread existed when the tree was listed, so a
+ * leader that stands still after a listing which showed nothing new does so until it is let go.)
+ */
+static bool leaders_stand(struct freeze *f)
+{
+	uint8_t info[128];
+	bool all = true;
+
+	VEC_FOREACH(t, &f->threads) {
+		if (t->tid != f->tasks.v[t->task].pid || !t->stopped || t->gone || ptrace_get_siginfo(t->tid, info) != -ESRCH)
+			continue;
+		t->seized = t->interrupted = t->stopped = false;
+		all = false;
+	}
+	return all;
+}
+
+/*
  * Is what is held all of the tree, after so many rounds, of which the last `quiet` ones found nothing new? One is not
  * believed when there are zombies (see above), or when the tree changed before and /proc was asked: its list of
  * children may miss one while another exits.
@@ -380,7 +406,7 @@ static bool is_whole(struct freeze *f, unsigned rounds, unsigned quiet)
 	if (!quiet || !hold_find_task(f, f->root))
 		return false;
 	enum unheld unheld = unheld_processes(f);
-	if (unheld == ALIVE || quiet < (unheld == DEAD || (!f->lister && rounds > 2) ? 2 : 1))
+	if (unheld == ALIVE || quiet < (unheld == DEAD || (!f->lister && rounds > 2) ? 2 : 1) || !leaders_stand(f))
 		return false;
 	let_strays_go(f, &missed);
 	return !missed;
@@ -406,7 +432,7 @@ static int stop_tree(struct freeze *f)
 		mark_gone_tasks(f);
 		if (is_whole(f, rounds, quiet))
 			return 0;
-		without_root = hold_find_task(f, f->root) ? 0 : without_root + 1;
+		without_root = hold_find_task(f, f->root) || !has_ended(f->root) ? 0 : without_root + 1;
 		if (without_root == ROOT_TRIES)
 			return fail(-ESRCH, "pid %d: there is no such process, or it has exited", f->root);
 		if (ptrace_now_ns() > f->deadline_ns)
