@@ -92,10 +92,10 @@ static int refuse_one(const struct observation *obs, size_t what)
 {
 	_cleanup_closedir_ DIR *dir = opendir("/proc");
 	struct owners o = { .type = shared[what].type };
-	int err = find_owners(obs, &o), refused = 0;
+	int err = dir ? find_owners(obs, &o) : fail(-errno, "/proc: list all processes"), refused = 0;
 	struct dirent *de;
 
-	while (!err && dir && (de = readdir(dir))) {
+	while (!err && (de = readdir(dir))) {
 		pid_t pid = atoi(de->d_name);
 		const struct owner *owner = pid > 0 && !model_find_task(obs->m, pid) ? find_owner(&o, pid) : NULL;
 

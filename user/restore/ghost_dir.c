@@ -35,9 +35,12 @@ static char *path_of(const struct model *m, const struct ghost *g)
 	while (!(f = ghost_file(m, g->id)) && (g = child_of(m, g->id)))
 		levels++;
 	char *path = f && f->path && f->path[0] == '/' ? strdup(f->path) : NULL;
-	for (; path && levels; levels--)
-		*strrchr(path, '/') = 0;
-	if (path && !strchr(path, '/')) {
+	char *end = path ? strrchr(path, '/') : NULL;
+	for (; end && levels; levels--) {
+		*end = 0;
+		end = strrchr(path, '/');
+	}
+	if (!end) {
 		free(path);
 		path = NULL;
 	}
