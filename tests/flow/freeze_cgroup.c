@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "freeze/freeze.h"
+#include "state.h"
 
 enum { NR_FREEZES = 50 };
 
@@ -139,19 +140,6 @@ static bool goes_on(void)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
 	return false;
-}
-
-static char state_of(pid_t pid)
-{
-	char path[64], line[256], state = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	FILE *in = fopen(path, "r");
-	if (in && fgets(line, sizeof(line), in))
-		sscanf(strrchr(line, ')'), ") %c", &state);
-	if (in)
-		fclose(in);
-	return state;
 }
 
 static void check_choice(pid_t pid)

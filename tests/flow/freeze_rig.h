@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "freeze/freeze.h"
+#include "state.h"
 
 static int failures;
 
@@ -24,19 +25,6 @@ static inline void check(bool ok, const char *what)
 		return;
 	printf("wrong: %s\n", what);
 	failures++;
-}
-
-static inline char state_of(pid_t tid)
-{
-	char path[64], line[512], state = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
-	FILE *in = fopen(path, "r");
-	if (in && fgets(line, sizeof(line), in) && strrchr(line, ')'))
-		sscanf(strrchr(line, ')'), ") %c", &state);
-	if (in)
-		fclose(in);
-	return state;
 }
 
 /* struct freeze_lister, with a tongue of its own: the first `again` calls say -EAGAIN half-way, or all fail with `err`. */

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "freeze/freeze.h"
+#include "state.h"
 
 enum { NR_SIGNALS = 3000 };
 
@@ -99,19 +100,6 @@ static void check_none_lost(void)
 	check(status == 0, "the target's end");
 	check(shared->got == NR_SIGNALS && shared->sum == (long)NR_SIGNALS * (NR_SIGNALS + 1) / 2, "every signal came once");
 	check(shared->returned == 0, "no EINTR without a handler");
-}
-
-static char state_of(pid_t pid)
-{
-	char path[64], line[256], state = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	FILE *in = fopen(path, "r");
-	if (in && fgets(line, sizeof(line), in))
-		sscanf(line, "%*d (%*[^)]) %c", &state);
-	if (in)
-		fclose(in);
-	return state;
 }
 
 static void check_stopped_stays(void)

@@ -15,8 +15,8 @@
 enum { NR_SLEEPERS = 200, NR_FREEZES = 60, NR_SIGNALS = 4000, PATIENCE_MS = 10000 };
 
 static struct shared {
-	atomic_long steps, got, sum, sent;
-	atomic_int ready, end, tell;
+	atomic_long steps, got, sum, sent, ready;
+	atomic_int end, tell;
 } *shared;
 
 static int shm_fd;
@@ -45,16 +45,20 @@ static void start_sleepers(int nr)
 			_exit(2);
 }
 
-static bool goes_on(void)
+/* Waits until the target has changed the number. */
+static bool changes(const atomic_long *number, long before)
 {
-	long before = shared->steps;
-
 	for (int ms = 0; ms < PATIENCE_MS; ms++) {
-		if (shared->steps != before)
+		if (*number != before)
 			return true;
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
 	return false;
+}
+
+static bool goes_on(void)
+{
+	return changes(&shared->steps, shared->steps);
 }
 
 static bool stands_still(void)
@@ -253,9 +257,7 @@ static int list_around_exec(void *arg, int (*add)(void *ctx, pid_t pid, pid_t ti
 		return add(ctx, p->root, p->root);
 	shared->tell = 1;
 	/* The new program has sleepers. */
-	for (int ms = 0; ms < PATIENCE_MS && !shared->ready; ms++)
-		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-	check(shared->ready, "the thread calls execve");
+	check(changes(&shared->ready, 0), "the thread calls execve");
 	return list_process(p->root, add, ctx);
 }
 

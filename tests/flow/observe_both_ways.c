@@ -747,16 +747,18 @@ static void with_unlinked_file(void)
 /* Inside a directory that has been removed, and so has the one above it; open as well. */
 static void in_removed_directory(void)
 {
-	char name[] = "/tmp/bcr-removed.XXXXXX";
+	char outer[32];
 
-	if (!mkdtemp(name))
-		die("mkdtemp");
-	MUST(chdir(name));
+	snprintf(outer, sizeof(outer), "outer-%d", getpid());
+	MUST(mkdir(outer, 0750));
+	MUST(chdir(outer));
 	MUST(mkdir("inner", 0750));
 	MUST(chdir("inner"));
 	MUST(open(".", O_RDONLY | O_DIRECTORY));
 	MUST(rmdir("../inner"));
-	MUST(rmdir(name));
+	char above[48];
+	snprintf(above, sizeof(above), "../../%s", outer);
+	MUST(rmdir(above));
 	hold();
 }
 

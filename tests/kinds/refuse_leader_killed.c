@@ -10,25 +10,15 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
+#include "state.h"
 #include "target.h"
-
-/* Of the main thread: field 3 of its stat. */
-static char main_state(void)
-{
-	char state = 0;
-	FILE *f = fopen("/proc/self/stat", "re");
-
-	CHECK(f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1);
-	fclose(f);
-	return state;
-}
 
 static void *work(void *arg)
 {
 	char words[96];
 
 	(void)arg;
-	while (main_state() != 'Z')
+	while (state_of(getpid()) != 'Z')
 		usleep(1000);
 	snprintf(words, sizeof(words), "pid %d: its main thread was ended by signal %d while others live on", getpid(), SIGSYS);
 	target_expect_refusal(words);

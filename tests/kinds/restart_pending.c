@@ -53,7 +53,7 @@ static void stop_twice(pid_t pid)
 	struct user_regs_struct regs;
 	int status;
 
-	while (family_state(pid) != 'S')
+	while (state_of(pid) != 'S')
 		family_nap();
 	CHECK(!ptrace(PTRACE_SEIZE, pid, 0, 0));
 	CHECK(!ptrace(PTRACE_INTERRUPT, pid, 0, 0));
@@ -86,7 +86,7 @@ int main(void)
 	target_ready();
 	long continued_ms = now_ms();
 	for (int i = 0; i < NR; i++) {
-		CHECK_EQUAL(family_state(kids[i]), 'T');
+		CHECK_EQUAL(state_of(kids[i]), 'T');
 		CHECK(!kill(kids[i], SIGCONT));
 	}
 	for (int i = 0; i < NR; i++) {

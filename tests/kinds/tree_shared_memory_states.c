@@ -180,14 +180,14 @@ static void build(void)
 	CHECK(waitpid(pids[STOPPED], &status, WUNTRACED) == pids[STOPPED] && WIFSTOPPED(status));
 	start(PARENT, parent_main, CLONE_SIGHAND | CLONE_FILES, true);
 	start(HEADLESS, headless_main, CLONE_FILES | CLONE_FS, true);
-	while (family_state(pids[HEADLESS]) != 'Z')
+	while (state_of(pids[HEADLESS]) != 'Z')
 		family_nap();
 	start(CONFINED, confined_main, CLONE_SIGHAND, true);
 	start(ASLEEP, asleep_main, CLONE_SIGHAND, true);
 	start(TIMED, timed_main, 0, true);
 	for (int i = CROWD; i < LAST; i++)
 		start(i, wait_only, i % 2 ? CLONE_FILES | CLONE_SIGHAND | CLONE_FS : 0, false);
-	while (family_state(pids[ASLEEP]) != 'S')
+	while (state_of(pids[ASLEEP]) != 'S')
 		family_nap();
 }
 
@@ -202,7 +202,7 @@ int main(void)
 
 	target_ready();
 
-	CHECK_EQUAL(family_state(pids[STOPPED]), 'T');
+	CHECK_EQUAL(state_of(pids[STOPPED]), 'T');
 	/* It has been waited for, and goes on only now. */
 	CHECK_EQUAL(waitpid(pids[STOPPED], &status, WUNTRACED | WNOHANG), 0);
 	set_word(&go[STOPPED]);
@@ -211,7 +211,7 @@ int main(void)
 	join(STOPPED);
 	for (int i = LAST - 1; i >= CROWD; i--)
 		join(i);
-	CHECK_EQUAL(family_state(pids[HEADLESS]), 'Z');
+	CHECK_EQUAL(state_of(pids[HEADLESS]), 'Z');
 	join(HEADLESS);
 	join(PARENT);
 	join(CONFINED);

@@ -59,7 +59,7 @@ static void check_kids(const uint64_t *before)
 		pid_t pid = family->members[1 + i].pid;
 		siginfo_t info = { 0 };
 
-		CHECK_EQUAL(family_state(pid), 'T');
+		CHECK_EQUAL(state_of(pid), 'T');
 		CHECK(!waitid(P_PID, pid, &info, WSTOPPED | WNOHANG | WNOWAIT));
 		CHECK_EQUAL(info.si_pid, kids[i].reported ? 0 : pid);
 		if (!kids[i].reported)

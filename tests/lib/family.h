@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "state.h"
 #include "target.h"
 
 enum { FAMILY_MAX = 600 };
@@ -69,18 +70,6 @@ static inline void family_check(int who)
 		CHECK_EQUAL(getppid(), m->ppid);
 	CHECK_EQUAL(getpgrp(), m->pgid);
 	CHECK_EQUAL(getsid(0), m->sid);
-}
-
-/* As in /proc/PID/stat. */
-static inline char family_state(pid_t pid)
-{
-	char path[64], state = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	FILE *f = fopen(path, "re");
-	CHECK(f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1);
-	fclose(f);
-	return state;
 }
 
 /* Hundreds that look again and again would keep the machine busy. */

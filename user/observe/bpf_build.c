@@ -204,9 +204,8 @@ static enum restart_kind restart_kind(const struct bpf_state *s, const struct th
 
 	if (known->nanosleep_restart && known->futex_restart && known->poll_restart)
 		return t->restart_fn == known->nanosleep_restart ? RESTART_NANOSLEEP :
-		       t->restart_fn == known->futex_restart	 ? RESTART_FUTEX :
-		       t->restart_fn == known->poll_restart	 ? RESTART_POLL :
-								   RESTART_UNKNOWN;
+		       t->restart_fn == known->futex_restart ? RESTART_FUTEX :
+		       t->restart_fn == known->poll_restart ? RESTART_POLL : RESTART_UNKNOWN;
 	/* The kernel hides its symbols: the number of the call is all there is. */
 	switch (nr) {
 	case NR_NANOSLEEP:

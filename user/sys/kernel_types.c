@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
 #include "base/log.h"
 #include "base/vec.h"
 
@@ -113,7 +112,7 @@ static int choose_named(struct choice *c, const char *name)
 	return err;
 }
 
-/* The types that the i-th reference of `t` may be changed through, all that make up its layout; NULL: there are no more. */
+/* Where `t` has the number of the i-th type that it is made of; NULL: there are no more. */
 static uint32_t *part(struct btf_type *t, uint32_t i)
 {
 	if (btf_is_composite(t))

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "self.h"
+#include "state.h"
 
 enum { MAX = 16 };
 
@@ -154,11 +155,7 @@ int main(int argc, char **argv)
 	NEED(kill(-dead_leader, 0) == 0);
 	self_join(in_its_group);
 
-	char text[64], state = 0;
-	snprintf(text, sizeof(text), "/proc/%d/stat", stopped);
-	FILE *f = fopen(text, "re");
-	NEED(f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1);
-	fclose(f);
+	char state = state_of(stopped);
 	CHECK(state == 'T', "the stopped child is in state %c", state);
 	NEED(kill(stopped, SIGCONT) == 0);
 	self_join(stopped);

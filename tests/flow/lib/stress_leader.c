@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sys/syscall.h>
 
+#include "state.h"
 #include "stress.h"
 
 enum { NR_WORKERS = 2, EXIT_CODE = 3 };
@@ -13,18 +14,6 @@ static pid_t process;
 static unsigned long rounds;
 static int pipes[2];
 static int stop;
-
-/* Not while it may be dumped: a file of /proc cannot be open then. */
-static char main_state(pid_t pid)
-{
-	char path[48], state = 0;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", pid);
-	FILE *f = fopen(path, "re");
-	NEED(f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1);
-	fclose(f);
-	return state;
-}
 
 static void *twice(void *arg)
 {
@@ -80,7 +69,8 @@ static void *lead(void *arg)
 {
 	pthread_t workers[NR_WORKERS];
 
-	while (main_state(process) != 'Z')
+	/* Before it may be dumped: a file of /proc cannot be open then. */
+	while (state_of(process) != 'Z')
 		self_nap(100000);
 	for (int i = 0; i < NR_WORKERS; i++)
 		CHECK(pthread_create(&workers[i], NULL, work, (void *)(uintptr_t)(i + 1)) == 0, "no thread");
@@ -94,7 +84,7 @@ static void *lead(void *arg)
 	for (int i = 0; i < NR_WORKERS; i++)
 		pthread_join(workers[i], NULL);
 	printf("%lu rounds\n", rounds);
-	CHECK(main_state(process) == 'Z', "the main thread is in state %c", main_state(process));
+	CHECK(state_of(process) == 'Z', "the main thread is in state %c", state_of(process));
 	self_pass();
 	return arg;
 }
