@@ -80,7 +80,8 @@ struct restorer_control {
 enum restorer_phase {
 	PHASE_FORK,   /* making the tree */
 	PHASE_TASKS,  /* all tasks exist and are traced: process groups */
-	PHASE_GROUPS, /* all are in their groups, helpers end (where there is anything to wait for): descriptors, ops */
+	PHASE_GROUPS, /* all are in their groups, helpers end (where there is anything to wait for): directories */
+	PHASE_DIRS,   /* all are in their directories (likewise): descriptors, ops */
 	PHASE_TRACED,  /* of a tree with seccomp: all threads exist and are traced, filters that whole processes have */
 	PHASE_FILTERS, /* filters of single threads, privileges */
 	PHASE_RESUME, /* all threads are ready: rt_sigreturn */

@@ -217,11 +217,14 @@ static int open_dir(const struct restore *r, const struct task *t, const char *w
 	return *ret < 0 ? fail(-errno, "pid %d: open its %s %s", t->pid, what, f->path) : 0;
 }
 
-static int enter_dirs(struct restore *r, const struct task *t)
+int task_enter_dirs(struct restore *r, const struct task_plan *tp)
 {
+	const struct task *t = tp->task;
 	const struct fs *fs = model_find_fs(r->m, t->fs_id);
 	_cleanup_close_ int cwd = -1, root = -1;
 
+	if (tp->birth.with_fs)
+		return 0;
 	if (!fs)
 		return fail(0, "pid %d: its directories are not in the images", t->pid);
 	int err = open_dir(r, t, "working directory", fs->cwd_file_id, &cwd);
@@ -260,11 +263,10 @@ int task_install_files(struct restore *r, const struct task_plan *tp)
 
 	if (!table)
 		table = &none;
-	int err = tp->birth.with_fs ? 0 : enter_dirs(r, t);
-	if (err || tp->birth.with_files)
-		return err;
+	if (tp->birth.with_files)
+		return 0;
 	/* From here on 0 to 2 may be the program's. */
-	err = place_fds(r, t, table);
+	int err = place_fds(r, t, table);
 	if (!err)
 		err = connect_files(r, t, table);
 	if (err)

@@ -241,7 +241,13 @@ int task_open_exe(struct restore *r, const struct task_plan *tp);
 /* Puts into late ranges what the child has to inherit that is forked next: plan_fork_order() of it; UINT64_MAX: none is. */
 int task_memory_before_fork(struct restore *r, size_t index, uint64_t order);
 
-/* Puts descriptors, working directory, root and umask in place; of those that are shared, only the first task does. */
+/*
+ * Puts working directory, root and umask in place; of those that are shared, only the first task does. It takes descriptors for a while:
+ * nobody may put those of a shared table in place before all are through with it. Failure has been reported.
+ */
+int task_enter_dirs(struct restore *r, const struct task_plan *tp);
+
+/* Puts descriptors in place and closes bcr's; of a shared table, only the first task does. Failure has been reported. */
 int task_install_files(struct restore *r, const struct task_plan *tp);
 
 /* The process of a task; never returns. */

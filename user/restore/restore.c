@@ -424,6 +424,15 @@ static int pass_seccomp(struct restore *r)
 	return err;
 }
 
+static uint32_t nr_living(const struct model *m)
+{
+	uint32_t nr = 0;
+
+	VEC_FOREACH(t, &m->tasks)
+		nr += t->state != TASK_ZOMBIE;
+	return nr;
+}
+
 int restore_tasks(struct restore *r)
 {
 	int err = 0;
@@ -435,6 +444,10 @@ int restore_tasks(struct restore *r)
 			control_set_phase(r->control, PHASE_GROUPS);
 		if (!err)
 			err = task_reap_helpers(r, TREE_OUTSIDE);
+		if (!err)
+			err = control_wait_arrivals(r, nr_living(r->m));
+		if (!err)
+			control_set_phase(r->control, PHASE_DIRS);
 	}
 	if (!err && r->plan->has_seccomp)
 		err = pass_seccomp(r);

@@ -336,13 +336,12 @@ ON_ANY_STACK static void end_as_recorded(const struct task *t)
 }
 
 /* Where there are helpers, or objects that several share: all go on together. */
-static int wait_for_all(struct restore *r, size_t index)
+static void wait_for_all(struct restore *r, uint32_t phase)
 {
 	if (!r->plan->waits_for_all)
-		return 0;
+		return;
 	control_arrive(r->control);
-	control_wait_phase(r, PHASE_GROUPS);
-	return task_reap_helpers(r, index);
+	control_wait_phase(r, phase);
 }
 
 static void zombie_main(struct restore *r, size_t index, const struct mm *inherited) __attribute__((noreturn));
@@ -355,7 +354,10 @@ ON_ANY_STACK static void zombie_main(struct restore *r, size_t index, const stru
 		give_up(r);
 	control_arrive(r->control);
 	control_wait_phase(r, PHASE_TASKS);
-	if (join_group(r, t) || wait_for_all(r, index))
+	if (join_group(r, t))
+		give_up(r);
+	wait_for_all(r, PHASE_GROUPS);
+	if (task_reap_helpers(r, index))
 		give_up(r);
 	if (th)
 		prctl(PR_SET_NAME, th->comm);
@@ -536,14 +538,20 @@ static int become(struct restore *r, size_t index, const struct mm *inherited)
 		err = set_proc_state(t, tp->mm);
 	if (!err && !tp->birth.with_vm)
 		err = task_open_exe(r, tp);
-	if (!err)
-		err = wait_for_all(r, index);
+	if (err)
+		return err;
+	wait_for_all(r, PHASE_GROUPS);
 	if (tp->birth.adopts)
 		prctl(PR_SET_CHILD_SUBREAPER, 0);
+	err = task_reap_helpers(r, index);
 	if (!err)
 		err = await_zombies(r, index);
 	if (!err)
-		err = task_install_files(r, tp);
+		err = task_enter_dirs(r, tp);
+	if (err)
+		return err;
+	wait_for_all(r, PHASE_DIRS);
+	err = task_install_files(r, tp);
 	if (err)
 		return err;
 	drain_signals();
