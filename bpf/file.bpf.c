@@ -37,8 +37,18 @@ struct {
 
 __u32 wanted_pid = 0; /* in the initial pid namespace: the thread whose descriptors are read */
 __u32 nr_states = 0;
+__u32 nr_wanted = 0; /* elements of `wanted` that count */
 /* For observe_one_state. */
 __u32 wanted_fd = 0, wanted_slot = 0;
+
+/* For observe_states: threads, as `wanted_pid`. Sized before load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} wanted SEC(".maps");
 
 /* Of one table after the other, without paths. Sized before load. */
 struct {
@@ -291,7 +301,7 @@ struct table_walk {
 /* Number of struct file in the kernel's BTF: libbpf sees a part of that only. */
 const volatile __u32 file_type = 0;
 
-/* Regular files and directories without locks and without an owner: true when that is all there is to say. */
+/* Regular files, directories and devices without locks and without an owner: true when that is all there is to say. */
 static __always_inline bool fill_plain(struct file_record *r, struct file *f)
 {
 	struct file *file = bpf_rdonly_cast(f, file_type);
@@ -299,7 +309,7 @@ static __always_inline bool fill_plain(struct file_record *r, struct file *f)
 	__u32 format = inode->i_mode & 0170000;
 	struct dentry *dentry = file->f_path.dentry;
 
-	if ((format != 0100000 && format != 0040000) || inode->i_flctx || file_owner(f))
+	if ((format != 0100000 && format != 0040000 && format != 0020000) || inode->i_flctx || file_owner(f))
 		return false;
 	r->file = (__u64)f;
 	r->pos = file->f_pos;
@@ -386,18 +396,29 @@ static __always_inline __u32 begin_table(struct task_struct *task, struct table_
 	return files ? BPF_CORE_READ(fdt, max_fds) : 0;
 }
 
-/* The descriptors of the thread `wanted_pid`, which is stopped. */
-SEC("syscall")
-int observe_states(void *ctx)
+static long observe_table(__u32 i, __u32 *ended)
 {
-	struct task_struct *task = bpf_task_from_pid(wanted_pid);
+	__u64 *pid = bpf_map_lookup_elem(&wanted, &i);
+	struct task_struct *task = pid ? bpf_task_from_pid(*pid) : NULL;
 	struct table_walk w;
 
-	if (!task)
+	if (!task) {
+		*ended = 1;
 		return 1;
+	}
 	bpf_loop(begin_table(task, &w), add_state, &w, 0);
 	bpf_task_release(task);
 	return 0;
+}
+
+/* The descriptors of all threads that are wanted, which are stopped; the return value says whether one has ended. */
+SEC("syscall")
+int observe_states(void *ctx)
+{
+	__u32 ended = 0;
+
+	bpf_loop(nr_wanted, observe_table, &ended, 0);
+	return ended;
 }
 
 /* One of them in full, into the element `wanted_slot`. */

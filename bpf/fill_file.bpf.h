@@ -15,14 +15,6 @@ static __always_inline __u64 at_most(__u64 bytes, __u64 max)
 	return bytes;
 }
 
-/* The pid namespace of whoever runs the program: pids are shown as seen there. */
-static __always_inline struct pid *pid_of_observer(void)
-{
-	struct task_struct *self = (void *)bpf_get_current_task();
-
-	return BPF_CORE_READ(self, thread_pid);
-}
-
 static __always_inline void pid_at(struct pid *pid, __u32 level, __u32 *nr, __u64 *ns)
 {
 	void *upid = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
@@ -33,19 +25,34 @@ static __always_inline void pid_at(struct pid *pid, __u32 level, __u32 *nr, __u6
 	*ns = (__u64)BPF_CORE_READ(u, ns);
 }
 
+/* The pid namespace of whoever runs the program, which is bcr every time: pids are shown as seen there. */
+static __u64 observer_ns = 0;
+static __u32 observer_level = 0;
+
+static __always_inline void find_observer(void)
+{
+	struct task_struct *self = (void *)bpf_get_current_task();
+	struct pid *pid = BPF_CORE_READ(self, thread_pid);
+	__u32 nr;
+	__u64 ns;
+
+	observer_level = BPF_CORE_READ(pid, level);
+	pid_at(pid, observer_level, &nr, &ns);
+	observer_ns = ns;
+}
+
 /* Number of `pid` in the observer's pid namespace; 0 when it has none there. */
 static __always_inline __u32 pid_seen(struct pid *pid)
 {
-	struct pid *self = pid_of_observer();
-	__u32 level = BPF_CORE_READ(self, level);
-	__u32 nr, self_nr;
-	__u64 ns, self_ns;
+	__u32 nr;
+	__u64 ns;
 
-	if (!pid || BPF_CORE_READ(pid, level) < level)
+	if (!observer_ns)
+		find_observer();
+	if (!pid || BPF_CORE_READ(pid, level) < observer_level)
 		return 0;
-	pid_at(self, level, &self_nr, &self_ns);
-	pid_at(pid, level, &nr, &ns);
-	return ns == self_ns ? nr : 0;
+	pid_at(pid, observer_level, &nr, &ns);
+	return ns == observer_ns ? nr : 0;
 }
 
 /* Locks stand in lists that begin and end in the context, which an inode keeps once it has had any. */

@@ -2,10 +2,10 @@
  * Processes and threads: everything about them that is not a mapping or a descriptor.
  *
  * Two programs, each in two variants. observe_procs lists the processes of the machine, few bytes each, from which
- * user space finds the tree; observe_task reads one process (`wanted_tgid`) and its threads. The variants in
+ * user space finds the tree; observe_tasks reads the processes of the tree (`wanted`) and their threads. The variants in
  * `syscall` programs walk by open-coded iterators (since Linux 6.7) and are run by bpf_prog_test_run_opts(): no
- * descriptor, no text, no copy. The _iter variants do the same from a link iterator, which writes nothing to its
- * stream.
+ * descriptor, no text, no copy. The _iter variants do the same from a link iterator, one process at a time, which writes
+ * nothing to its stream.
  *
  * Results are elements of mapped arrays. The counters count what was wanted, also beyond the end of an array: user
  * space then grows the array and runs again.
@@ -46,7 +46,7 @@ extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
 /* Largest xsave area of this machine, as the kernel holds it. */
 const volatile __u32 fpu_area_bytes = 4096;
 
-__u32 wanted_tgid = 0; /* in the initial pid namespace */
+__u32 nr_wanted = 0;   /* elements of `wanted` that count */
 __u32 stopped = 0;     /* also read registers, FPU state and restart blocks */
 __u32 nr_on_cpu = 0;   /* threads that are stopped, but have not left their processor yet */
 __u32 nr_procs = 0, nr_tasks = 0, nr_threads = 0, nr_extras = 0;
@@ -61,6 +61,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct proc_record);
 } procs SEC(".maps");
+
+/* Which processes to read: numbers in the initial pid namespace. As long as `tasks`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} wanted SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -255,8 +264,16 @@ static __always_inline __u32 add_timers(__u32 tgid, struct signal_struct *signal
 	return w.nr;
 }
 
-static __always_inline void fill_dir(struct file_record *r, struct vfsmount *mnt, struct dentry *dentry)
+/*
+ * Processes of a tree mostly have in common what takes many reads: `same` is what was read of the process before, if it has that as
+ * well, or NULL.
+ */
+static __always_inline void fill_dir(struct file_record *r, const struct file_record *same, struct vfsmount *mnt, struct dentry *dentry)
 {
+	if (same && same->file == (__u64)dentry && same->files == (__u64)mnt) {
+		bpf_probe_read_kernel(r, sizeof(*r), same);
+		return;
+	}
 	r->fd = -1;
 	if (!dentry)
 		return;
@@ -266,7 +283,7 @@ static __always_inline void fill_dir(struct file_record *r, struct vfsmount *mnt
 	fill_path(r, mnt, dentry);
 }
 
-static __always_inline void fill_namespaces(struct task_record *r, struct task_struct *t)
+static __always_inline void fill_namespaces(struct task_record *r, const struct task_record *before, struct task_struct *t)
 {
 	struct nsproxy *ns = BPF_CORE_READ(t, nsproxy);
 	struct pid *pid = BPF_CORE_READ(t, thread_pid);
@@ -274,13 +291,15 @@ static __always_inline void fill_namespaces(struct task_record *r, struct task_s
 	__u64 pid_ns = 0;
 
 	r->nsproxy = (__u64)ns;
+	if (ns && before && before->nsproxy == (__u64)ns)
+		r->ns = before->ns;
 	if (pid) {
 		pid_at(pid, BPF_CORE_READ(pid, level), &nr, &pid_ns);
 		struct pid_namespace *p = (void *)pid_ns;
 		r->ns.pid = BPF_CORE_READ(p, ns.inum);
 	}
 	r->ns.user = BPF_CORE_READ(t, cred, user_ns, ns.inum);
-	if (!ns)
+	if (!ns || (before && before->nsproxy == (__u64)ns))
 		return;
 	r->ns.net = BPF_CORE_READ(ns, net_ns, ns.inum);
 	r->ns.ipc = BPF_CORE_READ(ns, ipc_ns, ns.inum);
@@ -291,7 +310,7 @@ static __always_inline void fill_namespaces(struct task_record *r, struct task_s
 		r->ns.time = BPF_CORE_READ(ns, time_ns, ns.inum);
 }
 
-static __always_inline void fill_mm(struct task_record *r, struct mm_struct *mm)
+static __always_inline void fill_mm(struct task_record *r, const struct task_record *before, struct mm_struct *mm)
 {
 	__u64 auxv_bytes = bpf_core_field_size(mm->saved_auxv);
 	struct file *exe = BPF_CORE_READ(mm, exe_file);
@@ -319,7 +338,9 @@ static __always_inline void fill_mm(struct task_record *r, struct mm_struct *mm)
 	auxv_bytes = at_most(auxv_bytes, sizeof(r->auxv));
 	r->nr_auxv = auxv_bytes / 8;
 	bpf_probe_read_kernel(r->auxv, auxv_bytes, (void *)mm + bpf_core_field_offset(mm->saved_auxv));
-	if (exe)
+	if (exe && before && before->exe.file == (__u64)exe)
+		bpf_probe_read_kernel(&r->exe, sizeof(r->exe), &before->exe);
+	else if (exe)
 		fill_file(&r->exe, exe);
 }
 
@@ -360,6 +381,13 @@ static __always_inline void fill_signal(struct task_record *r, struct task_struc
 			       (BPF_CORE_READ(tty, driver, minor_start) + BPF_CORE_READ(tty, index));
 }
 
+/* What was read of the process before this one; NULL: it is the first, or the array is full. */
+static __always_inline struct task_record *task_before(__u32 slot)
+{
+	slot--; /* of the first: none */
+	return bpf_map_lookup_elem(&tasks, &slot);
+}
+
 /* Takes the next task_record for the leader `t`. Returns NULL when the array is full. */
 static __always_inline struct task_record *add_task(struct task_struct *t)
 {
@@ -389,7 +417,7 @@ static __always_inline struct task_record *add_task(struct task_struct *t)
 		r->loginuid = t->loginuid.val;
 	r->vfork_done = BPF_CORE_READ(t, vfork_done) != NULL;
 	r->cgroup_id = BPF_CORE_READ(t, cgroups, dfl_cgrp, kn, id);
-	fill_namespaces(r, t);
+	fill_namespaces(r, task_before(slot), t);
 	fill_signal(r, t);
 	if (r->sighand)
 		bpf_probe_read_kernel(r->sigactions, sizeof(r->sigactions),
@@ -406,11 +434,14 @@ static __always_inline bool is_living(struct task_struct *t)
 /* What the threads of a process share; of one that lives: the main one may have exited. */
 static __always_inline void fill_shared(struct task_record *r, struct task_struct *t)
 {
+	struct task_record *before = task_before(nr_tasks - 1);
+
 	r->global_living = t->pid;
 	r->living = pid_seen(BPF_CORE_READ(t, thread_pid));
 	r->files = (__u64)BPF_CORE_READ(t, files);
 	r->fs = (__u64)BPF_CORE_READ(t, fs);
-	fill_namespaces(r, t);
+	if (t->pid != t->tgid)
+		fill_namespaces(r, before, t);
 	if (r->files) {
 		struct files_struct *files = (void *)r->files;
 
@@ -421,12 +452,12 @@ static __always_inline void fill_shared(struct task_record *r, struct task_struc
 
 		r->fs_users = BPF_CORE_READ(fs, users);
 		r->umask = BPF_CORE_READ(fs, umask);
-		fill_dir(&r->cwd, BPF_CORE_READ(fs, pwd.mnt), BPF_CORE_READ(fs, pwd.dentry));
-		fill_dir(&r->root, BPF_CORE_READ(fs, root.mnt), BPF_CORE_READ(fs, root.dentry));
+		fill_dir(&r->cwd, before ? &before->cwd : NULL, BPF_CORE_READ(fs, pwd.mnt), BPF_CORE_READ(fs, pwd.dentry));
+		fill_dir(&r->root, before ? &before->root : NULL, BPF_CORE_READ(fs, root.mnt), BPF_CORE_READ(fs, root.dentry));
 	}
 	struct mm_struct *mm = BPF_CORE_READ(t, mm);
 	if (mm)
-		fill_mm(r, mm);
+		fill_mm(r, before, mm);
 	fill_process_attrs(r, BPF_CORE_READ(t, signal), mm);
 }
 
@@ -677,17 +708,20 @@ int observe_procs(void *ctx)
 	return 0;
 }
 
-SEC("syscall")
-int observe_task(void *ctx)
+/* One process and its threads. 0; 1: it has ended. */
+static long observe_task(__u32 i, __u32 *ended)
 {
-	struct task_struct *leader = bpf_task_from_pid(wanted_tgid);
+	__u64 *tgid = bpf_map_lookup_elem(&wanted, &i);
+	struct task_struct *leader = tgid ? bpf_task_from_pid(*tgid) : NULL;
 	struct task_struct *t;
 	struct task_record *r;
 	struct bpf_iter_task it;
 	__u32 living = 0;
 
-	if (!leader)
+	if (!leader) {
+		*ended = 1;
 		return 1;
+	}
 	r = add_task(leader);
 	bpf_rcu_read_lock();
 	bpf_iter_task_new(&it, leader, TASK_ITER_PROC_THREADS);
@@ -707,6 +741,16 @@ int observe_task(void *ctx)
 	finish_task(r, leader);
 	bpf_task_release(leader);
 	return 0;
+}
+
+/* All that is wanted; the return value says whether one of them has ended. */
+SEC("syscall")
+int observe_tasks(void *ctx)
+{
+	__u32 ended = 0;
+
+	bpf_loop(nr_wanted, observe_task, &ended, 0);
+	return ended;
 }
 
 SEC("iter/task")

@@ -119,12 +119,15 @@ static void end_target(pid_t pid)
 	check(status == 0, "the target ends by itself");
 }
 
+enum { FOR_EVER = 1000000 };
+
 static void check_change(const char *backend, bool with_lister, int again)
 {
 	pid_t pid = start_target();
 	struct proc_lister lister = proc_lister(pid);
 	struct freeze *f;
 	static const int orphan[] = { ORPHAN };
+	bool listed = with_lister && again < FOR_EVER;
 
 	check(!freeze_create(backend, pid, 10, &f), "create");
 	if (with_lister)
@@ -135,11 +138,14 @@ static void check_change(const char *backend, bool with_lister, int again)
 
 	lister.again = again;
 	check(!freeze_stop(f), "stop");
+	check(freeze_was_listed(f) == listed, "the lister has seen it stand still");
+	check(!listed || (lister.in_stop && lister.stood), "and it did");
 	check(tree_stands_still(), "the tree stands still, what is new included");
 	check(COUNT(orphan), "what has left the tree goes on");
 	check(holds_pid(f, pid) && holds_pid(f, shared->old_child) && holds_pid(f, shared->new_child), "the tree is held");
 	check(!holds_pid(f, shared->middle) && !holds_pid(f, shared->orphan), "and nothing else");
 	check(!freeze_thaw(f, THAW_RUN, NULL), "thaw");
+	check(!freeze_was_listed(f), "what was listed does not stand still any more");
 	check(COUNT(everyone), "everything goes on");
 
 	/* Again, without preparation, as a copier does that has to catch up. */
@@ -220,7 +226,7 @@ int main(void)
 	check_change("ptrace", false, 0);
 	check_change("ptrace", true, 0);
 	check_change("ptrace", true, 3);
-	check_change("ptrace", true, 1000000); /* then /proc is listed */
+	check_change("ptrace", true, FOR_EVER); /* then /proc is listed */
 	check_failing_lister();
 	check_killed_while_held();
 	check_was_stopped();

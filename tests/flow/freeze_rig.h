@@ -33,9 +33,10 @@ struct proc_lister {
 	pid_t root;
 	int again, err;
 	int nr_calls;
+	bool in_stop, stood; /* the last call was made inside a stop; everybody stood still by ptrace already */
 };
 
-static inline int list_process(pid_t pid, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+static inline int list_process(struct proc_lister *p, pid_t pid, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
 {
 	char path[64];
 	int err = 0, child;
@@ -46,6 +47,7 @@ static inline int list_process(pid_t pid, int (*add)(void *ctx, pid_t pid, pid_t
 		pid_t tid = atoi(e->d_name);
 		char state = tid > 0 ? state_of(tid) : 'X';
 
+		p->stood = p->stood && strchr("tZX", state);
 		/* Gone while we look, and perhaps there again under another number. */
 		if (!state)
 			err = -EAGAIN;
@@ -58,7 +60,7 @@ static inline int list_process(pid_t pid, int (*add)(void *ctx, pid_t pid, pid_t
 		snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, atoi(e->d_name));
 		FILE *in = fopen(path, "r");
 		while (in && !err && fscanf(in, "%d", &child) == 1)
-			err = list_process(child, add, ctx);
+			err = list_process(p, child, add, ctx);
 		if (in)
 			fclose(in);
 	}
@@ -67,11 +69,12 @@ static inline int list_process(pid_t pid, int (*add)(void *ctx, pid_t pid, pid_t
 	return err;
 }
 
-static inline int list_by_proc(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+static inline int list_by_proc(void *arg, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
 {
 	struct proc_lister *p = arg;
 
 	p->nr_calls++;
+	p->in_stop = p->stood = stopping;
 	if (p->err)
 		return p->err;
 	if (p->again) {
@@ -80,7 +83,7 @@ static inline int list_by_proc(void *arg, int (*add)(void *ctx, pid_t pid, pid_t
 
 		return err ? err : -EAGAIN;
 	}
-	return list_process(p->root, add, ctx);
+	return list_process(p, p->root, add, ctx);
 }
 
 static inline struct proc_lister proc_lister(pid_t root)

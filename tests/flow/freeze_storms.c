@@ -85,6 +85,7 @@ static void freeze_often(pid_t pid, const char *what)
 			check(!freeze_prepare(f), "prepare");
 		check(!freeze_stop(f), "stop");
 		check(stands_still(), "everything stands still");
+		check(!freeze_was_listed(f) || (lister.in_stop && lister.stood), "who was said to be listed standing still stood still");
 		check(freeze_frozen_us(f) < 5000000, "it does not take long");
 		check(!freeze_thaw(f, THAW_RUN, NULL), "thaw");
 		check(goes_on(), "everything goes on");
@@ -249,7 +250,7 @@ static void told_target(void)
 }
 
 /* A listing that has missed the thread, and one that comes when it has become the leader. */
-static int list_around_exec(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+static int list_around_exec(void *arg, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
 {
 	struct proc_lister *p = arg;
 
@@ -258,7 +259,8 @@ static int list_around_exec(void *arg, int (*add)(void *ctx, pid_t pid, pid_t ti
 	shared->tell = 1;
 	/* The new program has sleepers. */
 	check(changes(&shared->ready, 0), "the thread calls execve");
-	return list_process(p->root, add, ctx);
+	p->in_stop = p->stood = stopping;
+	return list_process(p, p->root, add, ctx);
 }
 
 static void check_unseen_exec(void)
@@ -274,6 +276,7 @@ static void check_unseen_exec(void)
 	check(!freeze_stop(f), "stop");
 	check(lister.nr_calls > 1, "the tree was listed again");
 	check(stands_still(), "what an unknown thread has become stands still");
+	check(!freeze_was_listed(f) || lister.stood, "who was said to be listed standing still stood still");
 	check(!freeze_thaw(f, THAW_RUN, NULL), "thaw");
 	check(goes_on(), "it goes on");
 	freeze_destroy(f);

@@ -321,13 +321,13 @@ static int observe(struct observer *o, bool stopped, struct model **ret)
 }
 
 /* The same stop, seen both ways. `again` has made the look. */
-static int compare(const struct action *a, struct observer *again, struct observer *whole, struct model *m)
+static int compare(const struct action *a, struct observer *again, bool listed, struct observer *whole, struct model *m)
 {
 	struct model *all = NULL;
 	uint64_t begin_ns = now_ns();
 	bool same = !a->same;
 	int differences = 0;
-	int err = observer_read(again, m, &same);
+	int err = observer_read(again, m, listed, &same);
 
 	/* That it cannot tell is an answer, too. */
 	if (err == -EOPNOTSUPP)
@@ -349,9 +349,28 @@ static int compare(const struct action *a, struct observer *again, struct observ
 	return err || differences;
 }
 
-/* One action between a look and a stop. */
-static int run(const struct action *a, pid_t pid, struct observer *again, struct observer *whole)
+struct adder {
+	int (*add)(void *ctx, pid_t pid, pid_t tid);
+	void *ctx;
+};
+
+static int add_thread(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs)
 {
+	const struct adder *a = ctx;
+
+	(void)regs;
+	return a->add(a->ctx, pid, tid);
+}
+
+static int list(void *observer, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+{
+	return observer_list(observer, stopping, add_thread, &(struct adder){ add, ctx });
+}
+
+/* One action between a look and a stop. */
+static int run(const struct action *a, bool listed, pid_t pid, struct observer *again, struct observer *whole)
+{
+	const struct freeze_lister lister = { again, list };
 	struct model *m = NULL;
 	struct freeze *f = NULL;
 	unsigned before = shared->done;
@@ -367,10 +386,16 @@ static int run(const struct action *a, pid_t pid, struct observer *again, struct
 	}
 	if (!err)
 		err = freeze_create("ptrace", pid, 10, &f);
+	if (!err && listed)
+		freeze_set_lister(f, &lister);
 	if (!err)
 		err = freeze_stop(f);
+	if (!err && freeze_was_listed(f) != listed) {
+		printf("%s: the stopped tree was %slisted\n", a->name, listed ? "not " : "");
+		err = -EPROTO;
+	}
 	if (!err)
-		err = compare(a, again, whole, m);
+		err = compare(a, again, listed, whole, m);
 	freeze_destroy(f);
 	model_destroy(m);
 	return err;
@@ -384,8 +409,8 @@ static void clean_directory(void)
 		unlink(path(names[i]));
 }
 
-/* Actions from *at on, until one that the target cannot go on after. Returns how many failed. */
-static int test(size_t *at)
+/* Actions from *at on, until one that the target cannot go on after. Returns how many failed. `listed`: the tree is read by listing it. */
+static int test(size_t *at, bool listed)
 {
 	const struct observe_options opts = { .backend = "bpf", .any_tree = true };
 	struct observer *again = NULL, *whole = NULL;
@@ -407,7 +432,7 @@ static int test(size_t *at)
 	if (observer_open(pid, &opts, &again) || observer_open(pid, &opts, &whole))
 		return 1;
 	for (; *at < NR_ACTIONS && !last; ++*at) {
-		failures += run(&actions[*at], pid, again, whole) != 0;
+		failures += run(&actions[*at], listed, pid, again, whole) != 0;
 		last = actions[*at].last;
 	}
 	observer_close(again);
@@ -434,9 +459,10 @@ int main(void)
 	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		return 1;
-	for (size_t at = 0; at < NR_ACTIONS;)
-		failures += test(&at);
+	for (int listed = 0; listed <= 1; listed++)
+		for (size_t at = 0; at < NR_ACTIONS;)
+			failures += test(&at, listed);
 	rmdir(dir);
-	printf("%d of %d changes were not seen as they are\n", failures, NR_ACTIONS);
+	printf("%d of %d changes were not seen as they are\n", failures, 2 * NR_ACTIONS);
 	return failures ? 1 : 0;
 }

@@ -398,7 +398,7 @@ static inline int rig_cut_once(struct rig *r)
 		rig_hold_others(true);
 	RIG_NEED(!freeze_stop(r->freeze));
 	/* -EOPNOTSUPP: not by this observer; and a look that refused is none to build on. */
-	int read_err = rig_refusals_do_not_matter ? 0 : observer_read(r->observer, m, &same);
+	int read_err = rig_refusals_do_not_matter ? 0 : observer_read(r->observer, m, freeze_was_listed(r->freeze), &same);
 	RIG_NEED(!read_err || read_err == -EOPNOTSUPP);
 	if (!same) {
 		model_destroy(m);

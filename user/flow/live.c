@@ -152,7 +152,7 @@ static int apply_seccomp(struct flow *f)
  */
 static int read_stopped(struct flow *f)
 {
-	int err = observer_read(f->observer, f->model, &f->same);
+	int err = observer_read(f->observer, f->model, freeze_was_listed(f->freeze), &f->same);
 
 	if (err && err != -EOPNOTSUPP)
 		return err;

@@ -100,12 +100,12 @@ static int add_thread(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *re
 }
 
 /* The freezer lists the tree by the observer's program. */
-static int list_threads(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+static int list_threads(void *arg, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
 {
 	struct flow *f = arg;
 	struct adder a = { add, ctx };
 
-	return observer_list(f->observer, add_thread, &a);
+	return observer_list(f->observer, stopping, add_thread, &a);
 }
 
 int step_prepare_freeze(struct flow *f)

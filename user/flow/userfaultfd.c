@@ -10,11 +10,12 @@
 #include "freeze/freeze.h"
 
 /* Who is to be held: the threads of these processes, and nobody who descends from them. */
-static int list_sharers(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+static int list_sharers(void *arg, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
 {
 	const proc_numbers *sharers = arg;
 	int err = 0;
 
+	(void)stopping;
 	for (size_t i = 0; !err && i < sharers->nr; i++) {
 		_cleanup_close_ int dir = -1;
 		proc_numbers tids = {};

@@ -115,7 +115,10 @@ int freeze_stop(struct freeze *f)
 	f->deadline_ns = f->stop_begin_ns + (uint64_t)f->timeout_s * 1000000000u;
 	f->prepared = false;
 	waits_begin(f->waits);
+	f->stopping = true;
+	f->listed_last = false;
 	err = f->ops->stop(f);
+	f->stopping = false;
 	if (!err) {
 		f->held = true;
 		waits_settle(f->waits);
@@ -127,6 +130,11 @@ int freeze_stop(struct freeze *f)
 	if (!f->held || !f->keep_priority)
 		priority_restore(&f->priority);
 	return err;
+}
+
+bool freeze_was_listed(const struct freeze *f)
+{
+	return f->held && f->listed_last;
 }
 
 bool freeze_was_stopped(const struct freeze *f, pid_t pid)

@@ -29,11 +29,12 @@ const char *freeze_backend(const struct freeze *f);
  * A quicker way than /proc to list the tree. list() calls add() for every live thread below the root (parents before
  * children, leaders first, zombies left out) until add() returns something else than 0, which it passes on. It returns 0;
  * -EAGAIN when the tree changed under it, to be asked again; -EOPNOTSUPP, unreported, when it cannot: /proc is listed
- * then; or another negative errno that has been reported. It is called while the target runs and inside the stop.
+ * then; or another negative errno that has been reported. It is called while the target runs, and, with `stopping`, inside a
+ * stop: there more than once, until all of the tree is known to stand still.
  */
 struct freeze_lister {
 	void *arg;
-	int (*list)(void *arg, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx);
+	int (*list)(void *arg, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx);
 };
 
 /* The lister must live until it is replaced, or `f` is destroyed. NULL: /proc is listed. */
@@ -64,6 +65,12 @@ int freeze_prepare(struct freeze *f);
  * THAW_RUN the tree can be stopped again.
  */
 int freeze_stop(struct freeze *f);
+
+/*
+ * Inside the stop: has everything that is held stood still since before the lister was called for the last time? What it
+ * has seen is the stopped tree then, and all of it.
+ */
+bool freeze_was_listed(const struct freeze *f);
 
 /*
  * Was this task stopped by a signal (SIGSTOP, ...) before bcr stopped it? Valid from freeze_stop() on, also after the

@@ -39,6 +39,8 @@ struct freeze {
 	bool held;            /* between a successful stop and the thaw */
 	bool keep_priority;   /* until the thaw */
 	struct priority priority;
+	bool stopping;        /* inside freeze_stop() */
+	bool listed_last;     /* by the lister, inside a stop; nobody has been interrupted, come to a stop, or been let go since */
 	bool in_stop;         /* what is listed now was made by threads that ran */
 	bool vfork_seen;      /* a thread waits for its vfork child */
 	bool changed;         /* the tree, under the last listing: who was listed was not there any more */

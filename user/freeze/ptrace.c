@@ -106,12 +106,14 @@ static int interrupt_thread(struct freeze *f, struct held_thread *t)
 	int err = ptrace_interrupt(t->tid);
 
 	t->interrupted = true;
+	f->listed_last = false;
 	return !err || err == -ESRCH ? 0 : fail(err, "pid %d thread %d: interrupt", f->tasks.v[t->task].pid, t->tid);
 }
 
 /* Looks at the next stop, or the end, of a thread. */
 static void note_stop(struct freeze *f, struct held_thread *t, const struct ptrace_stop *stop)
 {
+	f->listed_last = false;
 	switch (stop->kind) {
 	case PTRACE_STOP_GROUP:
 		f->tasks.v[t->task].was_stopped = true;
@@ -302,6 +304,7 @@ static int stop_by_levels(struct freeze *f, bool *ret_new)
 /* Lets everything run on that stands still by our interrupt; it stays seized. */
 static void resume_all(struct freeze *f)
 {
+	f->listed_last = false;
 	waits_settle(f->waits);
 	VEC_FOREACH(t, &f->threads) {
 		if (!t->stopped || t->gone || f->tasks.v[t->task].was_stopped)

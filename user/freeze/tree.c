@@ -155,7 +155,9 @@ static int list_by_lister(struct freeze *f)
 
 	f->nr_listings++;
 	f->changed = false;
-	return f->lister->list(f->lister->arg, add_listed, &l);
+	int err = f->lister->list(f->lister->arg, f->stopping, add_listed, &l);
+	f->listed_last = !err && f->stopping;
+	return err;
 }
 
 static int queue_task(struct freeze *f, pid_t pid)

@@ -99,14 +99,14 @@ static int absorb(struct observer *o)
 	return err ? err : note_asking(o, r->m);
 }
 
-int observer_read(struct observer *o, struct model *m, bool *same)
+int observer_read(struct observer *o, struct model *m, bool listed, bool *same)
 {
 	enum observe_change change = OBSERVE_OTHER;
 
 	*same = false;
 	if (!o->has_look)
 		return -EOPNOTSUPP;
-	int err = o->ops->read(o->state, true, &change);
+	int err = o->ops->read(o->state, listed ? OBSERVE_LISTED : OBSERVE_STOPPED, &change);
 	if (err || change == OBSERVE_OTHER)
 		return err;
 	/* Whatever cannot be had in this way is for a whole observation to report. */
@@ -126,7 +126,7 @@ int observer_read(struct observer *o, struct model *m, bool *same)
 int observer_recheck(struct observer *o, bool *same)
 {
 	enum observe_change change = OBSERVE_OTHER;
-	int err = o->has_look ? o->ops->read(o->state, false, &change) : -EOPNOTSUPP;
+	int err = o->has_look ? o->ops->read(o->state, OBSERVE_RUNNING, &change) : -EOPNOTSUPP;
 
 	*same = !err && change == OBSERVE_SAME;
 	return err;
@@ -291,10 +291,10 @@ int observer_each_thread(struct observer *o,
 	return o->ops->threads ? o->ops->threads(o->state, fn, ctx) : 0;
 }
 
-int observer_list(struct observer *o, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx)
+int observer_list(struct observer *o, bool stopping, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx)
 {
 	if (!o->ops->list)
 		return -EOPNOTSUPP;
-	int err = o->ops->list(o->state);
+	int err = o->ops->list(o->state, stopping);
 	return err ? err : o->ops->threads(o->state, fn, ctx);
 }

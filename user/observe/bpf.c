@@ -52,7 +52,7 @@ __attribute__((format(printf, 2, 0))) static int print_debug(enum libbpf_print_l
 	return 0;
 }
 
-int bpf_array_map(struct bpf_array *a, int map_fd, const char *name)
+static int map_array(struct bpf_array *a, int map_fd, int prot, const char *name)
 {
 	struct bpf_map_info info = {};
 	__u32 len = sizeof(info);
@@ -63,12 +63,22 @@ int bpf_array_map(struct bpf_array *a, int map_fd, const char *name)
 	a->stride_bytes = (info.value_size + 7) & ~7u;
 	a->cap = info.max_entries;
 	a->mapped_bytes = (a->stride_bytes * a->cap + page - 1) & ~(page - 1);
-	a->v = mmap(NULL, a->mapped_bytes, PROT_READ, MAP_SHARED, map_fd, 0);
+	a->v = mmap(NULL, a->mapped_bytes, prot, MAP_SHARED, map_fd, 0);
 	if (a->v == MAP_FAILED) {
 		a->v = NULL;
 		return fail(-errno, "BPF array %s: map", name);
 	}
 	return 0;
+}
+
+int bpf_array_map(struct bpf_array *a, int map_fd, const char *name)
+{
+	return map_array(a, map_fd, PROT_READ, name);
+}
+
+int bpf_array_map_writable(struct bpf_array *a, int map_fd, const char *name)
+{
+	return map_array(a, map_fd, PROT_READ | PROT_WRITE, name);
 }
 
 void bpf_array_unmap(struct bpf_array *a)
@@ -201,7 +211,7 @@ static int bpf_run(void *state, bool stopped, struct observation *o)
 	return refused ? -EOPNOTSUPP : 0;
 }
 
-static int bpf_read(void *state, bool stopped, enum observe_change *ret)
+static int bpf_read(void *state, enum observe_moment moment, enum observe_change *ret)
 {
 	struct bpf_state *s = state;
 	bool same = false;
@@ -209,7 +219,7 @@ static int bpf_read(void *state, bool stopped, enum observe_change *ret)
 	*ret = OBSERVE_OTHER;
 	if (!s->seen.valid || !s->seen.tells)
 		return -EOPNOTSUPP;
-	int err = bpf_tasks_read(s, s->root, stopped);
+	int err = moment == OBSERVE_LISTED && s->listed ? 0 : bpf_tasks_read(s, s->root, moment != OBSERVE_RUNNING);
 	if (err == -EAGAIN)
 		return 0;
 	if (err || !bpf_tasks_same(s))
@@ -256,11 +266,9 @@ static int bpf_threads(void *state, int (*fn)(void *ctx, pid_t pid, pid_t tid, c
 	return bpf_each_thread(state, fn, ctx);
 }
 
-static int bpf_list(void *state)
+static int bpf_list(void *state, bool stopping)
 {
-	struct bpf_state *s = state;
-
-	return bpf_tasks_read(s, s->root, false);
+	return bpf_tasks_list(state, stopping);
 }
 
 static void bpf_close(void *state)
@@ -280,6 +288,7 @@ static void bpf_close(void *state)
 	bpf_tasks_unload(s);
 	bpf_array_unmap(&s->epoll_items);
 	bpf_array_unmap(&s->states);
+	bpf_array_unmap(&s->tables);
 	vma_bpf__destroy(s->vma);
 	file_bpf__destroy(s->file);
 	free(s);

@@ -48,14 +48,15 @@ struct bpf_seen {
 struct bpf_state {
 	pid_t root;
 	bool open_coded; /* the kernel has open-coded task iterators */
+	bool listed;     /* the arrays hold what bpf_tasks_list() has read, registers included, of threads none of which was on a processor */
 	bool roomy;      /* during a run on the running tree: arrays get room for more than there is */
 	struct task_bpf *task;
 	struct vma_bpf *vma;
 	struct file_bpf *file;
 	struct bpf_caps {
-		size_t procs, tasks, threads, extras, epoll_items, states;
+		size_t procs, tasks, threads, extras, epoll_items, states, tables;
 	} caps; /* elements that the arrays have or shall have */
-	struct bpf_array procs, tasks, threads, fpus, extras, epoll_items, states;
+	struct bpf_array procs, wanted, tasks, threads, fpus, extras, epoll_items, states, tables;
 	struct bpf_link *procs_iter; /* without open-coded iterators only */
 	VEC(struct bpf_attached) attached;
 	struct xstate_layout xstate;
@@ -93,6 +94,12 @@ void bpf_tasks_unload(struct bpf_state *s);
  * -EAGAIN: the tree changed meanwhile.
  */
 int bpf_tasks_read(struct bpf_state *s, pid_t root, bool stopped);
+
+/*
+ * The same while some may still run. With `stopping`, s->listed says until the next reading whether it was as good as one of a
+ * stopped tree: no thread was on a processor, everything had room.
+ */
+int bpf_tasks_list(struct bpf_state *s, bool stopping);
 
 /* Records → model: everything but mappings and descriptors. */
 int bpf_tasks_build(struct bpf_run *r);
@@ -147,8 +154,9 @@ int bpf_attach_process(const struct bpf_program *prog, pid_t pid, struct bpf_lin
 /* Runs an iterator to its end and returns all it wrote, owned by the caller. */
 int bpf_iter_read(const struct bpf_link *link, pid_t pid, uint8_t **ret, size_t *ret_bytes);
 
-/* Maps an array of a loaded object. */
+/* Maps an array of a loaded object; to read it, or to write into it as well. */
 int bpf_array_map(struct bpf_array *a, int map_fd, const char *name);
+int bpf_array_map_writable(struct bpf_array *a, int map_fd, const char *name);
 void bpf_array_unmap(struct bpf_array *a);
 
 /* Element `i` of a mapped array. */

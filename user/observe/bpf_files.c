@@ -14,7 +14,7 @@
 #include "sys/kernel_types.h"
 #include "sys/proc.h"
 
-enum { EPOLL_ITEMS_MIN = 1024, STATES_MIN = 256 };
+enum { EPOLL_ITEMS_MIN = 1024, STATES_MIN = 256, TABLES_MIN = 16 };
 
 static void files_unload(struct bpf_state *s)
 {
@@ -24,6 +24,7 @@ static void files_unload(struct bpf_state *s)
 	}
 	bpf_array_unmap(&s->epoll_items);
 	bpf_array_unmap(&s->states);
+	bpf_array_unmap(&s->tables);
 	file_bpf__destroy(s->file);
 	s->file = NULL;
 }
@@ -39,6 +40,7 @@ int bpf_files_load(struct bpf_state *s)
 		return fail(-errno, "open the BPF program for descriptors");
 	c->epoll_items = c->epoll_items ? c->epoll_items : EPOLL_ITEMS_MIN;
 	c->states = c->states ? c->states : STATES_MIN;
+	c->tables = c->tables ? c->tables : TABLES_MIN;
 	bpf_program__set_autoload(s->file->progs.observe_states, s->open_coded);
 	bpf_program__set_autoload(s->file->progs.observe_one_state, s->open_coded);
 	uint32_t file_type;
@@ -49,13 +51,17 @@ int bpf_files_load(struct bpf_state *s)
 	if (!err)
 		err = bpf_map__set_max_entries(s->file->maps.states, c->states);
 	if (!err)
+		err = bpf_map__set_max_entries(s->file->maps.wanted, c->tables);
+	if (!err)
 		err = kernel_types_for(s->file->obj);
 	if (!err)
 		err = file_bpf__load(s->file);
 	if (err)
 		return fail(err, "load the BPF program for descriptors (-v4 shows the kernel's words)");
 	err = bpf_array_map(&s->epoll_items, bpf_map__fd(s->file->maps.epoll_items), "epoll_items");
-	return err ? err : bpf_array_map(&s->states, bpf_map__fd(s->file->maps.states), "states");
+	if (!err)
+		err = bpf_array_map(&s->states, bpf_map__fd(s->file->maps.states), "states");
+	return err ? err : bpf_array_map_writable(&s->tables, bpf_map__fd(s->file->maps.wanted), "tables");
 }
 
 static bool is_epoll(const struct file_record *rec)
@@ -174,18 +180,16 @@ int bpf_files_build(struct bpf_run *r)
 
 static int read_states(struct bpf_state *s, const struct bpf_table *tables, size_t nr)
 {
+	uint32_t ended;
+
 	s->file->bss->nr_states = 0;
 	s->file->bss->nr_epoll_items = 0;
 	s->file->bss->last_file = 0;
-	for (size_t i = 0; i < nr; i++) {
-		uint32_t ret;
-
-		s->file->bss->wanted_pid = tables[i].global_living;
-		int err = bpf_run_program(s->file->progs.observe_states, &ret);
-		if (err || ret)
-			return err ? err : -EAGAIN;
-	}
-	return 0;
+	for (size_t i = 0; i < nr; i++)
+		*(uint64_t *)bpf_array_at(&s->tables, i) = tables[i].global_living;
+	s->file->bss->nr_wanted = nr;
+	int err = bpf_run_program(s->file->progs.observe_states, &ended);
+	return !err && ended ? -EAGAIN : err;
 }
 
 static bool is_same(const struct file_record *now, const struct bpf_seen_fd *then)
@@ -220,7 +224,7 @@ int bpf_files_take_state(const struct bpf_state *s, size_t i, struct observed_fi
 {
 	const struct file_record *rec = bpf_array_at(&s->states, i);
 
-	if (S_ISREG(rec->mode) || S_ISDIR(rec->mode)) {
+	if (S_ISREG(rec->mode) || S_ISDIR(rec->mode) || S_ISCHR(rec->mode)) {
 		of->rec.pos = rec->pos;
 		of->rec.flags = rec->flags;
 		of->rec.size = rec->size;
@@ -262,8 +266,9 @@ int bpf_files_remember(struct bpf_run *r)
 
 		err = VEC_PUSH(&seen->fds, ((struct bpf_seen_fd){ .same = rec->same, .fd = rec->fd }));
 	}
-	if (!err && seen->fds.nr > r->s->states.cap) {
+	if (!err && (seen->fds.nr > r->s->states.cap || seen->tables.nr > r->s->tables.cap)) {
 		r->s->caps.states = seen->fds.nr * 2;
+		r->s->caps.tables = seen->tables.nr * 2;
 		err = bpf_files_load(r->s);
 	}
 	/* Once for nothing: the pages of the array are there then. */

@@ -23,6 +23,7 @@ void bpf_tasks_unload(struct bpf_state *s)
 	bpf_link__destroy(s->procs_iter);
 	s->procs_iter = NULL;
 	bpf_array_unmap(&s->procs);
+	bpf_array_unmap(&s->wanted);
 	bpf_array_unmap(&s->tasks);
 	bpf_array_unmap(&s->threads);
 	bpf_array_unmap(&s->fpus);
@@ -44,12 +45,14 @@ static int prepare(struct bpf_state *s)
 	c->extras = c->extras ? c->extras : 256;
 	t->rodata->fpu_area_bytes = area;
 	bpf_program__set_autoload(t->progs.observe_procs, s->open_coded);
-	bpf_program__set_autoload(t->progs.observe_task, s->open_coded);
+	bpf_program__set_autoload(t->progs.observe_tasks, s->open_coded);
 	bpf_program__set_autoload(t->progs.observe_procs_iter, !s->open_coded);
 	bpf_program__set_autoload(t->progs.observe_task_iter, !s->open_coded);
 	bpf_program__set_autoload(t->progs.finish_task_iter, !s->open_coded);
 
 	int err = bpf_map__set_max_entries(t->maps.procs, c->procs);
+	if (!err)
+		err = bpf_map__set_max_entries(t->maps.wanted, c->tasks);
 	if (!err)
 		err = bpf_map__set_max_entries(t->maps.tasks, c->tasks);
 	if (!err)
@@ -68,6 +71,8 @@ static int map_arrays(struct bpf_state *s)
 	struct task_bpf *t = s->task;
 	int err = bpf_array_map(&s->procs, bpf_map__fd(t->maps.procs), "procs");
 
+	if (!err)
+		err = bpf_array_map_writable(&s->wanted, bpf_map__fd(t->maps.wanted), "wanted");
 	if (!err)
 		err = bpf_array_map(&s->tasks, bpf_map__fd(t->maps.tasks), "tasks");
 	if (!err)
@@ -133,21 +138,14 @@ static int list_procs(struct bpf_state *s)
 }
 
 /* One process and its threads. -EAGAIN: it has ended. */
-static int read_process(struct bpf_state *s, const struct proc_record *p)
+static int read_process_by_iter(struct bpf_state *s, const struct proc_record *p)
 {
-	uint32_t before = s->task->bss->nr_tasks, ret = 0;
-	int err;
-
-	s->task->bss->wanted_tgid = p->global_tgid;
-	if (s->open_coded) {
-		err = bpf_run_program(s->task->progs.observe_task, &ret);
-		return err ? err : ret ? -EAGAIN : 0;
-	}
-
+	uint32_t before = s->task->bss->nr_tasks;
 	struct bpf_attached *a = bpf_attached_to(s, p->pid);
+
 	if (!a)
 		return -ENOMEM;
-	err = bpf_attach_process(s->task->progs.observe_task_iter, p->pid, &a->task);
+	int err = bpf_attach_process(s->task->progs.observe_task_iter, p->pid, &a->task);
 	if (!err)
 		err = bpf_attach_process(s->task->progs.finish_task_iter, p->pid, &a->finish);
 	if (!err)
@@ -155,6 +153,33 @@ static int read_process(struct bpf_state *s, const struct proc_record *p)
 	if (!err && s->task->bss->nr_tasks != before + 1)
 		return -EAGAIN;
 	return err ? err : run_iter(a->finish, p->pid);
+}
+
+struct proc_list {
+	VEC(struct proc_record) procs;
+};
+
+/* All of them; inside a stop one call for hundreds makes a difference. -EAGAIN: one has ended. */
+static int read_processes(struct bpf_state *s, const struct proc_list *tree)
+{
+	uint32_t ended = 0;
+
+	if (!s->open_coded) {
+		int err = 0;
+
+		for (size_t i = 0; i < tree->procs.nr && !err; i++)
+			err = read_process_by_iter(s, &tree->procs.v[i]);
+		return err;
+	}
+	if (tree->procs.nr > s->wanted.cap) {
+		s->task->bss->nr_tasks = tree->procs.nr;
+		return 0; /* check_room() sees it */
+	}
+	for (size_t i = 0; i < tree->procs.nr; i++)
+		*(uint64_t *)bpf_array_at(&s->wanted, i) = tree->procs.v[i].global_tgid;
+	s->task->bss->nr_wanted = tree->procs.nr;
+	int err = bpf_run_program(s->task->progs.observe_tasks, &ended);
+	return !err && ended ? -EAGAIN : err;
 }
 
 static int by_parent(const void *a, const void *b)
@@ -182,27 +207,34 @@ static size_t first_child(const struct proc_record *procs, size_t nr, uint32_t p
 	return lo;
 }
 
-/* Reads the root and, level by level, what descends from it. `procs` is sorted by parent. */
-static int read_tree(struct bpf_state *s, const struct proc_record *procs, size_t nr, pid_t root)
+/* The root and, level by level, what descends from it. `procs` is sorted by parent. */
+static int find_tree(const struct proc_record *procs, size_t nr, pid_t root, struct proc_list *tree)
 {
-	VEC(struct proc_record) tree = {};
 	int err = 0;
 
-	for (size_t i = 0; i < nr && !tree.nr; i++)
-		if (procs[i].pid == (uint32_t)root && VEC_PUSH(&tree, procs[i]))
-			return fail(-ENOMEM, "observe pid %d", root);
-	if (!tree.nr)
+	for (size_t i = 0; i < nr && !tree->procs.nr && !err; i++)
+		if (procs[i].pid == (uint32_t)root)
+			err = VEC_PUSH(&tree->procs, procs[i]);
+	if (!err && !tree->procs.nr)
 		return fail(-ESRCH, "pid %d", root);
-	for (size_t t = 0; t < tree.nr && !err; t++) {
-		uint32_t tgid = tree.v[t].global_tgid;
+	for (size_t t = 0; t < tree->procs.nr && !err; t++) {
+		uint32_t tgid = tree->procs.v[t].global_tgid;
 
 		for (size_t i = first_child(procs, nr, tgid); i < nr && procs[i].global_ppid == tgid && !err; i++)
 			if (procs[i].global_tgid != tgid)
-				err = VEC_PUSH(&tree, procs[i]);
-		if (!err)
-			err = read_process(s, &tree.v[t]);
+				err = VEC_PUSH(&tree->procs, procs[i]);
 	}
-	VEC_FREE(&tree);
+	return err ? fail(err, "observe pid %d", root) : 0;
+}
+
+static int read_tree(struct bpf_state *s, const struct proc_record *procs, size_t nr, pid_t root)
+{
+	struct proc_list tree = {};
+	int err = find_tree(procs, nr, root, &tree);
+
+	if (!err)
+		err = read_processes(s, &tree);
+	VEC_FREE(&tree.procs);
 	return err;
 }
 
@@ -234,6 +266,7 @@ static int read_once(struct bpf_state *s, pid_t root, bool stopped)
 	size_t nr;
 	int err = list_procs(s);
 
+	s->listed = false;
 	if (err)
 		return err;
 	nr = s->task->bss->nr_procs;
@@ -252,31 +285,41 @@ static int read_once(struct bpf_state *s, pid_t root, bool stopped)
 	return read_tree(s, procs, nr, root);
 }
 
-int bpf_tasks_read(struct bpf_state *s, pid_t root, bool stopped)
+/* Until everything has room. */
+static int read_all(struct bpf_state *s, pid_t root, bool stopped)
 {
-	unsigned switches = 0;
-
 	for (int i = 0; i < MAX_GROWTHS; i++) {
-		bool again;
+		bool again = false;
 		int err = read_once(s, root, stopped);
 
 		if (!err)
 			err = check_room(s, &again);
-		if (err)
+		if (err || !again)
 			return err;
-		if (s->task->bss->nr_on_cpu && switches++ < MAX_SWITCHES) {
-			/* Microseconds: the processor that runs it is in the scheduler already. */
-			sched_yield();
-			i--;
-			continue;
-		}
-		if (!again)
-			return s->task->bss->nr_on_cpu
-				       ? fail(-EBUSY, "pid %d: %u stopped threads do not leave their processors", root,
-					      s->task->bss->nr_on_cpu)
-				       : 0;
 	}
 	return -EAGAIN;
+}
+
+int bpf_tasks_read(struct bpf_state *s, pid_t root, bool stopped)
+{
+	int err = read_all(s, root, stopped);
+
+	/* Microseconds: the processor that runs it is in the scheduler already. */
+	for (unsigned switches = 0; !err && s->task->bss->nr_on_cpu && switches < MAX_SWITCHES; switches++) {
+		sched_yield();
+		err = read_all(s, root, stopped);
+	}
+	if (!err && s->task->bss->nr_on_cpu)
+		err = fail(-EBUSY, "pid %d: %u stopped threads do not leave their processors", root, s->task->bss->nr_on_cpu);
+	return err;
+}
+
+int bpf_tasks_list(struct bpf_state *s, bool stopping)
+{
+	int err = read_all(s, s->root, stopping);
+
+	s->listed = !err && stopping && !s->task->bss->nr_on_cpu;
+	return err;
 }
 
 int bpf_tasks_remember(struct bpf_run *r)

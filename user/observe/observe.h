@@ -69,6 +69,13 @@ enum observe_change {
 	OBSERVE_OTHER,
 };
 
+/* Of read(). */
+enum observe_moment {
+	OBSERVE_RUNNING,
+	OBSERVE_STOPPED,
+	OBSERVE_LISTED, /* stopped, and was when list() was called for the last time */
+};
+
 struct observe_ops {
 	const char *name; /* as in --observe=NAME */
 	/* Can this machine do it? 0 or a negative errno, nothing reported; *why says what is missing. */
@@ -90,15 +97,16 @@ struct observe_ops {
 	 * (file_id 0: a new one) of now. -EOPNOTSUPP: so much has changed that a whole run is better; this one is of
 	 * no more use. The others give what was read, then or later: descriptor() brings the i-th of observation.fds
 	 * up to date; tasks() fills an observation with tasks and identities, without paths; threads() calls fn for
-	 * each live thread, with its registers. list() reads threads without a stop, for threads() (registers NULL):
-	 * 0, -EAGAIN (the tree changed), or a reported errno.
+	 * each live thread, with its registers. list() reads tasks and threads, for threads() (no registers), also while some
+	 * still run: 0, -EAGAIN (the tree changed), or a reported errno. read() with OBSERVE_LISTED need not read
+	 * again what list() has.
 	 */
-	int (*read)(void *state, bool stopped, enum observe_change *ret);
+	int (*read)(void *state, enum observe_moment moment, enum observe_change *ret);
 	int (*parts)(void *state, struct observation *look);
 	int (*descriptor)(void *state, size_t i, struct observed_file *of);
 	int (*tasks)(void *state, struct observation *o);
 	int (*threads)(void *state, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
-	int (*list)(void *state);
+	int (*list)(void *state, bool stopping);
 	void (*close)(void *state);
 };
 
@@ -133,13 +141,14 @@ int observer_run(struct observer *o, bool stopped, struct model **ret);
  * model.
  *
  * observer_read(), inside the stop: reads what changes by itself, and sees to mappings and descriptors that changed
- * meanwhile: `m` gets them at once (mm.remapped). *same: it could; otherwise observer_run() has to observe
+ * meanwhile: `m` gets them at once (mm.remapped). With `listed`, all stood still already when observer_list() was called for the
+ * last time, and what it read of tasks and threads counts. *same: it could; otherwise observer_run() has to observe
  * everything. -EOPNOTSUPP (not reported): the back end, or this kernel, cannot tell. observer_refresh(), when *same,
  * at any time until the next call of another function here: brings `m` to the moment of the read; it looks at paths,
  * not at the target. -EAGAIN (not reported): a path that it names leads to something else by now. -EOPNOTSUPP:
  * refused, as by observer_run(). Other failures have been reported.
  */
-int observer_read(struct observer *o, struct model *m, bool *same);
+int observer_read(struct observer *o, struct model *m, bool listed, bool *same);
 
 /*
  * While the target still runs: is everything as it was, so that observer_read() would have little to do? Returns as
@@ -153,10 +162,11 @@ int observer_each_thread(struct observer *o,
 			 int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
 
 /*
- * Lists the live threads of the tree, as it is now, fast: parents before children, leaders first. 0, -EAGAIN (it
- * changed meanwhile, try again), -EOPNOTSUPP (not reported: the back end cannot), or a reported errno.
+ * Lists the live threads of the tree, as it is now, fast: parents before children, leaders first; `stopping`: inside a stop, perhaps
+ * before all of it stands still. 0, -EAGAIN (it changed meanwhile, try again), -EOPNOTSUPP (not reported: the back end
+ * cannot), or a reported errno.
  */
-int observer_list(struct observer *o, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
+int observer_list(struct observer *o, bool stopping, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
 
 /* Accepts NULL. */
 void observer_close(struct observer *o);
