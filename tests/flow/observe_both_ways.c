@@ -257,6 +257,35 @@ static void in_user_mode(void)
 			 : "rbx", "r12", "r15", "xmm0", "xmm9", "memory");
 }
 
+/* Sleeps with all extended state but protection keys as it is in a new thread; then, perhaps, x87 in use. */
+static void in_initial_state(bool x87)
+{
+	static uint8_t area[4096] __attribute__((aligned(64)));
+
+	memcpy(area + 24, (const uint32_t[]){ 0x1f80 }, 4); /* MXCSR is loaded in any case */
+	ready();
+	__asm__ volatile("xrstor %[area]\n\t"
+			 "test %[x87], %[x87]\n\t"
+			 "jz 1f\n\t"
+			 "fldpi\n\t"
+			 "1: mov %[nr], %%eax\n\t"
+			 "syscall\n\t"
+			 "jmp 1b"
+			 :
+			 : [area] "m"(area), [x87] "r"((int)x87), [nr] "i"(SYS_pause), "a"(~(1u << 9)), "d"(~0u)
+			 : "rcx", "r11", "memory");
+}
+
+static void with_no_extended_state(void)
+{
+	in_initial_state(false);
+}
+
+static void with_x87_alone(void)
+{
+	in_initial_state(true);
+}
+
 /* --- the target: threads --- */
 
 static void *thread_main(void *arg)
@@ -871,6 +900,8 @@ static const struct {
 	{ in_sigsuspend, 1 },
 	{ in_sigtimedwait, 1 },
 	{ in_user_mode, 1 },
+	{ with_no_extended_state, 1 },
+	{ with_x87_alone, 1 },
 	{ in_wait, 2 },
 	{ with_threads, 6 },
 	{ without_leader, 1 },

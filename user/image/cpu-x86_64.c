@@ -4,7 +4,6 @@
  * The model holds an xsave area in the standard format, whose offsets are those of the processor bcr runs on: they differ
  * between processors (Intel and AMD place the protection keys differently), so images hold components, not the area.
  */
-#include <cpuid.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -18,7 +17,6 @@ enum {
 	NR_ST = 32, NR_XMM = 64, NR_PADDING = 24, /* words */
 	AMX_TILES = 18,
 	XSTATE_FIRST = 2, /* components 0 and 1 are in the fxsave image */
-	MXCSR_MASK_DEFAULT = 0xffbf,
 };
 
 static const uint64_t USER_END = 0x7ffffffff000;
@@ -63,41 +61,6 @@ static const char *component_name(unsigned bit)
 	if (c)
 		return c->name;
 	return bit == 17 || bit == 18 ? "AMX tiles" : "an extended state";
-}
-
-static uint64_t enabled_features(void)
-{
-	uint32_t lo, hi;
-
-	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-	return (uint64_t)hi << 32 | lo;
-}
-
-void xstate_layout_get(struct xstate_layout *ret)
-{
-	uint8_t fx[CPU_XSAVE_LEGACY] __attribute__((aligned(16)));
-	unsigned a, b, c, d;
-
-	memset(ret, 0, sizeof(*ret));
-	memset(fx, 0, sizeof(fx));
-	__asm__ volatile("fxsave64 %0" : "=m"(fx));
-	memcpy(&ret->mxcsr_mask, fx + FX_MXCSR_MASK, 4);
-	if (!ret->mxcsr_mask)
-		ret->mxcsr_mask = MXCSR_MASK_DEFAULT;
-
-	ret->features = 3;
-	ret->size_bytes = CPU_XSAVE_LEGACY + CPU_XSAVE_HEADER;
-	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
-		return;
-	ret->features = enabled_features();
-	if (__get_cpuid_count(0xd, 0, &a, &b, &c, &d))
-		ret->size_bytes = b;
-	for (unsigned i = XSTATE_FIRST; i < 63; i++) {
-		if (!(ret->features & 1ULL << i) || !__get_cpuid_count(0xd, i, &a, &b, &c, &d))
-			continue;
-		ret->comp[i].size_bytes = a;
-		ret->comp[i].offset = b;
-	}
 }
 
 static uint64_t get_le(const uint8_t *p, unsigned bytes)
@@ -153,7 +116,7 @@ static int save_xsave(struct arena *a, const struct xstate_layout *l, const stru
 		      UserX86FpregsEntry *fp, BcrThreadEntry *extra)
 {
 	const struct cpu_fpu *fpu = &th->cpu.fpu;
-	uint64_t bv = get_le(fpu->xsave + CPU_XSAVE_LEGACY, 8) & l->features;
+	uint64_t bv = get_le(fpu->xsave + CPU_XSAVE_LEGACY, 8) & l->user_mask;
 	UserX86XsaveEntry *xs = arena_alloc(a, sizeof(*xs));
 
 	if (!xs)
@@ -161,8 +124,8 @@ static int save_xsave(struct arena *a, const struct xstate_layout *l, const stru
 	user_x86_xsave_entry__init(xs);
 	xs->xstate_bv = bv;
 	fp->xsave = xs;
-	for (unsigned i = XSTATE_FIRST; i < 63; i++) {
-		uint32_t at = l->comp[i].offset, size = l->comp[i].size_bytes;
+	for (unsigned i = XSTATE_FIRST; i < XSTATE_NR_COMPONENTS; i++) {
+		uint32_t at = l->component[i].offset, size = xstate_user_bytes(l, i);
 		const struct component *c = component_find(i);
 		int err = 0;
 
@@ -337,14 +300,14 @@ static int load_component(const struct image_reader *r, const struct xstate_layo
 		from = e->data.data;
 		len = e->data.len;
 	}
-	if (!l->comp[bit].size_bytes)
+	if (!xstate_user_bytes(l, bit))
 		return bad_image(r, "the thread uses processor state that this machine does not have: %s (component %u)",
 				 component_name(bit), bit);
 	/* The end of a component is padding, which a writer may leave out. */
-	if (!len || len > l->comp[bit].size_bytes)
+	if (!len || len > l->component[bit].bytes)
 		return bad_image(r, "%zu bytes of %s (component %u), which has %u", len,
-				 component_name(bit), bit, l->comp[bit].size_bytes);
-	memcpy(area + l->comp[bit].offset, from, len);
+				 component_name(bit), bit, l->component[bit].bytes);
+	memcpy(area + l->component[bit].offset, from, len);
 	return 0;
 }
 
@@ -368,10 +331,10 @@ static int load_fpu(const struct image_reader *r, const struct xstate_layout *l,
 {
 	static const uint64_t legacy_bv = 3;
 
-	to->xsave = calloc(1, l->size_bytes);
+	to->xsave = calloc(1, l->user_bytes);
 	if (!to->xsave)
 		return fail(-ENOMEM, "%s/%s: read", r->path, r->name);
-	to->len_bytes = l->size_bytes;
+	to->len_bytes = l->user_bytes;
 
 	int err = load_fxsave(r, l, fp, to->xsave);
 

@@ -6,18 +6,7 @@
 #include "images/bcr-threads.pb-c.h"
 #include "images/core.pb-c.h"
 #include "model/model.h"
-
-/* Where this processor keeps its extended state, standard format. */
-struct xstate_layout {
-	uint64_t features;   /* components the system has enabled */
-	uint32_t size_bytes; /* of the whole area */
-	uint32_t mxcsr_mask;
-	struct {
-		uint32_t offset, size_bytes;
-	} comp[64];
-};
-
-void xstate_layout_get(struct xstate_layout *ret);
+#include "sys/xstate-x86_64.h"
 
 /* Fills core->mtype and core->thread_info, and what has no field there into `extra`. Failure is reported. */
 int cpu_save(struct arena *a, const struct xstate_layout *l, const struct thread *th,

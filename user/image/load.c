@@ -103,7 +103,7 @@ int images_load_from(const struct image_source *src, struct model **ret)
 
 	if (!l.m)
 		return fail(-ENOMEM, "%s: read the images", src->path);
-	xstate_layout_get(&l.xstate);
+	xstate_layout_read(&l.xstate); /* without xsave there are x87 and SSE */
 	err = manifest_load(src, &manifest);
 	checked.manifest = manifest;
 	if (!err)

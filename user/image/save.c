@@ -57,7 +57,7 @@ int image_set_save(struct image_set *set, const struct model *m)
 
 	if (!m->tasks.nr)
 		return fail(0, "there is no process to save");
-	xstate_layout_get(&s.xstate);
+	xstate_layout_read(&s.xstate); /* without xsave there are x87 and SSE */
 	err = choose_ids(&s);
 	if (!err)
 		err = save_pstree(&s);

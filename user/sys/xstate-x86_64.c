@@ -16,6 +16,8 @@ enum {
 	FEATURE_YMM = 2,
 	FEATURE_PKRU = 9,
 	FCW_INIT = 0x37f,
+	MXCSR_INIT = 0x1f80,
+	MXCSR_MASK_DEFAULT = 0xffbf, /* of processors that do not say */
 };
 
 static const uint64_t compacted_bit = 1ULL << 63;
@@ -28,11 +30,24 @@ static uint64_t read_xcr0(void)
 	return (uint64_t)hi << 32 | lo;
 }
 
+static uint32_t read_mxcsr_mask(void)
+{
+	uint8_t area[LEGACY_BYTES] __attribute__((aligned(16))) = {};
+	uint32_t mask;
+
+	__asm__ volatile("fxsave64 %0" : "=m"(area));
+	memcpy(&mask, area + MXCSR_AT + 4, sizeof(mask));
+	return mask ? mask : MXCSR_MASK_DEFAULT;
+}
+
 int xstate_layout_read(struct xstate_layout *ret)
 {
 	uint32_t a, b, c, d;
 
 	memset(ret, 0, sizeof(*ret));
+	ret->mxcsr_mask = read_mxcsr_mask();
+	ret->user_mask = 1 << FEATURE_FP | 1 << FEATURE_SSE;
+	ret->user_bytes = LEGACY_BYTES + HEADER_BYTES;
 	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) || !__get_cpuid_count(0xd, 0, &a, &b, &c, &d))
 		return -ENODEV;
 	ret->user_mask = read_xcr0();
@@ -69,7 +84,7 @@ static uint32_t compacted_offset(const struct xstate_layout *layout, uint64_t ma
 	return at;
 }
 
-static void copy_legacy(uint64_t present, const uint8_t *area, uint8_t *ret)
+static void copy_legacy(uint64_t present, uint32_t mxcsr_mask, const uint8_t *area, uint8_t *ret)
 {
 	static const uint16_t fcw = FCW_INIT;
 
@@ -79,11 +94,11 @@ static void copy_legacy(uint64_t present, const uint8_t *area, uint8_t *ret)
 	} else {
 		memcpy(ret, &fcw, sizeof(fcw));
 	}
-	/* MXCSR counts for SSE and AVX, and the kernel shows it always. */
-	if (present & (1 << FEATURE_FP | 1 << FEATURE_SSE | 1 << FEATURE_YMM))
+	/* MXCSR belongs to SSE and AVX; where neither is in use the kernel shows what a new program has. */
+	if (present & (1 << FEATURE_SSE | 1 << FEATURE_YMM))
 		memcpy(ret + MXCSR_AT, area + MXCSR_AT, 8);
 	else
-		memcpy(ret + MXCSR_AT, (const uint32_t[]){ 0x1f80, 0 }, 8);
+		memcpy(ret + MXCSR_AT, (const uint32_t[]){ MXCSR_INIT, mxcsr_mask }, 8);
 	if (present >> FEATURE_SSE & 1)
 		memcpy(ret + XMM_AT, area + XMM_AT, SOFTWARE_AT - 48 - XMM_AT);
 }
@@ -102,7 +117,7 @@ int xstate_to_standard(const struct xstate_layout *layout, const uint8_t *area, 
 
 	present &= layout->user_mask;
 	memset(ret, 0, layout->user_bytes);
-	copy_legacy(present, area, ret);
+	copy_legacy(present, layout->mxcsr_mask, area, ret);
 	memcpy(ret + SOFTWARE_AT, &layout->user_mask, 8);
 	for (int i = 2; i < XSTATE_NR_COMPONENTS; i++) {
 		uint32_t bytes = layout->component[i].bytes, to = layout->component[i].offset;

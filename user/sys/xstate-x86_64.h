@@ -13,13 +13,20 @@ struct xstate_layout {
 	uint64_t user_mask;    /* components that user space can have */
 	uint32_t user_bytes;   /* of the standard format: what NT_X86_XSTATE has */
 	uint32_t kernel_bytes; /* at most, of the kernel's own format */
+	uint32_t mxcsr_mask;   /* bits that MXCSR may have */
 	struct {
 		uint32_t bytes, offset; /* offset: standard format */
 		bool aligned;           /* to 64 bytes in the compacted format */
-	} component[XSTATE_NR_COMPONENTS];
+	} component[XSTATE_NR_COMPONENTS]; /* of user space and of the kernel alike; bytes 0: there is none */
 };
 
-/* Asks the processor. Returns 0, or -ENODEV when it has no xsave (nothing is reported). */
+/* Size of a component that user space can have, or 0. */
+static inline uint32_t xstate_user_bytes(const struct xstate_layout *l, unsigned i)
+{
+	return i < XSTATE_NR_COMPONENTS && l->user_mask >> i & 1 ? l->component[i].bytes : 0;
+}
+
+/* Asks the processor. Returns 0, or -ENODEV when it has no xsave (nothing is reported): the layout is that of x87 and SSE then. */
 int xstate_layout_read(struct xstate_layout *ret);
 
 /*
