@@ -109,27 +109,26 @@ int refuse_task(const struct model *m, const struct task *t, const struct task_i
 	return one ? one : err;
 }
 
-/* Inode number of a namespace of the task; 0: it has none of that kind. */
-static uint32_t namespace_ino(pid_t pid, const char *name)
+/* Inode number of a namespace of the thread with this directory in /proc; 0: it has none of that kind, or has ended. */
+static uint32_t namespace_ino(int dir, const char *link)
 {
-	char path[64];
 	struct stat st;
 
-	snprintf(path, sizeof(path), "/proc/%d/ns/%s", proc_living(pid), name);
-	return stat(path, &st) ? 0 : st.st_ino;
+	return fstatat(dir, link, &st, 0) ? 0 : st.st_ino;
 }
 
 int refuse_children_namespaces(const struct task *t)
 {
 	static const char text[] = "pid %d: its children will be in another %s namespace than itself, which is not supported";
+	_cleanup_close_ int dir = -1;
 	int err = 0;
 
-	if (t->state == TASK_ZOMBIE)
+	if (t->state == TASK_ZOMBIE || proc_open(proc_living(t->pid), &dir))
 		return 0;
-	uint32_t pid = namespace_ino(t->pid, "pid_for_children"), time = namespace_ino(t->pid, "time_for_children");
+	uint32_t pid = namespace_ino(dir, "ns/pid_for_children"), time = namespace_ino(dir, "ns/time_for_children");
 
-	/* A pid namespace in which nobody has been born is not shown. That the task still runs shows by another one. */
-	if (t->ns.pid && pid != t->ns.pid && namespace_ino(t->pid, "mnt"))
+	/* A pid namespace in which nobody has been born is not shown. That this very thread still runs shows by another one. */
+	if (t->ns.pid && pid != t->ns.pid && namespace_ino(dir, "ns/mnt"))
 		err = unsupported(text, t->pid, "pid");
 	if (t->ns.time && time && time != t->ns.time)
 		err = unsupported(text, t->pid, "time");
