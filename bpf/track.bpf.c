@@ -39,6 +39,20 @@ struct mm_struct___pinned {
 	atomic64_t pinned_vm;
 } __attribute__((preserve_access_index));
 
+/* struct file since Linux 6.13, and before: all references, or all but one. */
+struct file___counted {
+	struct {
+		atomic64_t refcnt;
+	} f_ref;
+	atomic64_t f_count;
+} __attribute__((preserve_access_index));
+
+struct dentry___counted {
+	struct {
+		int count;
+	} d_lockref;
+} __attribute__((preserve_access_index));
+
 extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
 extern void bpf_task_release(struct task_struct *p) __ksym __weak;
 
@@ -244,9 +258,12 @@ enum {
 	CALL_EXIT = 60,
 	CALL_PROCESS_MADVISE = 440,
 
+	ADVICE_REMOVE = 9,
+
 	ARG_MAP_FIXED = 0x10,
 	ARG_MAP_FIXED_NOREPLACE = 0x100000,
 	ARG_MREMAP_FIXED = 2,
+	ARG_MREMAP_DONTUNMAP = 4,
 	ARG_SHM_REMAP = 040000,
 };
 
@@ -353,6 +370,14 @@ static __always_inline bool has_locked_memory(void)
 	return BPF_CORE_READ(m, locked_vm);
 }
 
+/* Takes pages out of what is shared, or maps it a second time. */
+static __always_inline bool changes_shared(struct pt_regs___args *args, long id)
+{
+	if (id == CALL_MADVISE)
+		return BPF_CORE_READ(args, dx) == ADVICE_REMOVE;
+	return id == CALL_MREMAP && (!BPF_CORE_READ(args, si) || BPF_CORE_READ(args, r10) & ARG_MREMAP_DONTUNMAP);
+}
+
 /* Pages are saved before the call that drops them; the order rule holds as it does for a write. */
 SEC("tp_btf/sys_enter")
 int BPF_PROG(track_syscall, struct pt_regs *regs, long id)
@@ -361,6 +386,8 @@ int BPF_PROG(track_syscall, struct pt_regs *regs, long id)
 	__u32 zero = 0, mm = 0;
 	struct track_control *any = bpf_map_lookup_elem(&control, &zero);
 
+	if (any && changes_shared(args, id) && tracked(&mm))
+		__sync_fetch_and_add(&any->shared_changes, 1);
 	if (any && any->mode == TRACK_HINT) {
 		__u64 who = bpf_get_current_pid_tgid();
 
@@ -429,6 +456,49 @@ int BPF_PROG(track_mmap_lock, struct mm_struct *mm, bool write, bool success)
 	c->full_by_group = who >> 32;
 	c->full = 1;
 	return 0;
+}
+
+/* A child has what its parent shares, and is not protected from the start. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(track_fork, struct task_struct *parent, struct task_struct *child)
+{
+	__u32 zero = 0;
+	struct track_control *c = bpf_map_lookup_elem(&control, &zero);
+	__u64 mm = (__u64)parent->mm;
+
+	if (c && parent->mm != child->mm && bpf_map_lookup_elem(&tracked_mms, &mm))
+		__sync_fetch_and_add(&c->shared_changes, 1);
+	return 0;
+}
+
+static long note_file(struct task_struct *task, struct vm_area_struct *vma, struct track_file_args *ret)
+{
+	struct file *file = BPF_CORE_READ(vma, vm_file);
+	struct file___counted *counted = (void *)file;
+	struct dentry___counted *dentry = (void *)BPF_CORE_READ(file, f_path.dentry);
+
+	ret->file = (__u64)file;
+	ret->users = bpf_core_field_exists(counted->f_ref) ? BPF_CORE_READ(counted, f_ref.refcnt.counter) + 1 :
+							     BPF_CORE_READ(counted, f_count.counter);
+	ret->opens = BPF_CORE_READ(dentry, d_lockref.count);
+	return 0;
+}
+
+/* Returns 1 when it cannot be told: nothing is mapped there, or somebody holds the lock. */
+SEC("syscall")
+int track_file_users(struct track_file_args *args)
+{
+	struct task_struct *task = bpf_task_from_pid(args->pid);
+	struct track_file_args found = {};
+
+	if (!task)
+		return 1;
+	long err = bpf_find_vma(task, args->addr, note_file, &found, 0);
+	bpf_task_release(task);
+	args->file = found.file;
+	args->users = found.users;
+	args->opens = found.opens;
+	return err || !found.file;
 }
 
 SEC("syscall")

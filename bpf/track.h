@@ -33,9 +33,10 @@ struct track_control {
 	__u64 lost;       /* writes that found the ring full */
 	__u64 wake_bytes; /* unread bytes in the ring from which on the reader is woken */
 	__u64 max_drop_pages; /* a call that drops or moves more pages than these is not waited for: it counts as lost */
+	__u64 shared_changes; /* what changes shared memory, or who has it, and no page table tells of: fork(2), MADV_REMOVE, second mappings */
 };
 
-_Static_assert(sizeof(struct track_control) == 64, "shared with BPF");
+_Static_assert(sizeof(struct track_control) == 72, "shared with BPF");
 
 /* One element of the mapped array `hints`. */
 struct track_hint {
@@ -62,6 +63,16 @@ _Static_assert(sizeof(struct track_record) == 32, "shared with BPF");
 struct track_add_args {
 	__u32 pid;
 	__u32 mm;
+};
+
+/* Argument and answer of track_file_users: the file that process `pid` has mapped at `addr`. */
+struct track_file_args {
+	__u32 pid;
+	__u32 reserved;
+	__u64 addr;
+	__u64 file;  /* identity of the open file */
+	__u64 users; /* mappings, descriptors and whatever else refers to it */
+	__u64 opens; /* how many such open files there are of its directory entry */
 };
 
 /* Argument of track_next_pinned: look at address spaces [from, to). */

@@ -218,6 +218,7 @@ int main(void)
 							"after the page map was asked" };
 
 	log_set_modules(getenv("BCR_LOG"));
+	rig_need_saving();
 	order = mmap(NULL, sizeof(*order), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	RIG_NEED(order != MAP_FAILED);
 	for (int i = 0; i < NR_HAPPENINGS; i++) {

@@ -237,6 +237,7 @@ int main(void)
 	struct rig r;
 
 	log_set_modules(getenv("BCR_LOG"));
+	rig_need_saving();
 	sweep = mmap(NULL, sizeof(*sweep), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	RIG_NEED(sweep != MAP_FAILED);
 	rig_start(&r, target);

@@ -112,6 +112,7 @@ int main(void)
 	int status;
 
 	log_set_modules(getenv("BCR_LOG"));
+	rig_need_saving();
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
 		puts("two threads write at the same time on two processors only");
 		return 77;

@@ -231,6 +231,22 @@ static inline const char *rig_backend(size_t *i)
 	return NULL;
 }
 
+/* For tests of the first back end alone: ends the test as one that is skipped where it does not work, or is not asked for. */
+static inline void rig_need_saving(void)
+{
+	const struct track_ops *ops = track_ops_at(0);
+	const char *why = "no reason known";
+
+	if (getenv("TRACK") && strcmp(getenv("TRACK"), ops->name))
+		printf("tests %s alone\n", ops->name);
+	else if (track_probe(ops, &why))
+		printf("%s: not on this machine (%s)\n", ops->name, why);
+	else
+		return;
+	fflush(stdout);
+	_exit(77);
+}
+
 static inline struct image_set *rig_set(struct rig *r, const char *name, int *ret_dirfd)
 {
 	char path[128];

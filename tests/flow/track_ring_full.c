@@ -51,6 +51,7 @@ static unsigned run(const char *what, const char *backend, uint64_t ring_bytes, 
 int main(void)
 {
 	log_set_modules(getenv("BCR_LOG"));
+	rig_need_saving();
 	if (!run("a ring of 64 KiB", "wp-cow", 64 << 10, 6))
 		rig_fail("no page was lost with a ring of 64 KiB: nothing was tested");
 	run("a ring of 1 MiB", "wp-cow", 1 << 20, 6);

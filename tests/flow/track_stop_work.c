@@ -75,6 +75,7 @@ static void run(const char *what, size_t bytes, bool write)
 int main(void)
 {
 	log_set_modules(getenv("BCR_LOG"));
+	rig_need_saving();
 	/* What is measured writes gigabytes: not to a disk, if that can be helped. */
 	if (!access("/dev/shm", W_OK))
 		rig_base = "/dev/shm";

@@ -191,6 +191,20 @@ int cow_next_pinned(struct cow *c, size_t from, size_t to, size_t *ret)
 	return 0;
 }
 
+int cow_file_users(struct cow *c, struct track_file_args *args)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = args, .ctx_size_in = sizeof(*args));
+
+	if (bpf_prog_test_run_opts(bpf_program__fd(c->skel->progs.track_file_users), &opts))
+		return fail(-errno, "pid %u: ask BPF who has its shared memory", args->pid);
+	return opts.retval ? -ENOENT : 0;
+}
+
+uint64_t cow_shared_changes(const struct cow *c)
+{
+	return __atomic_load_n(&c->control->shared_changes, __ATOMIC_SEQ_CST);
+}
+
 void cow_begin_hints(struct cow *c)
 {
 	__atomic_store_n(&c->control->mode, TRACK_OFF, __ATOMIC_SEQ_CST);

@@ -38,6 +38,15 @@ void cow_forget(struct cow *c, uint32_t mm);
  */
 int cow_next_pinned(struct cow *c, size_t from, size_t to, size_t *ret);
 
+/*
+ * Of the file that the process has mapped at this address: args->file, users and opens. -ENOENT (not reported): it cannot be told;
+ * other failures have been reported.
+ */
+int cow_file_users(struct cow *c, struct track_file_args *args);
+
+/* Grows with every change of what processes share that no page table tells of (track_control.shared_changes). */
+uint64_t cow_shared_changes(const struct cow *c);
+
 /* Begins to collect hints, from none. */
 void cow_begin_hints(struct cow *c);
 

@@ -101,11 +101,16 @@ static size_t many_hints(const struct tracker *t, bool stopped)
 }
 
 /* A page that was there before its fault needs one question: if it has changed, it counts as written. */
+static int take_written_at(struct track_mm *tm, taddr_t start, taddr_t end)
+{
+	return scan_take_written(tm->pagemap_fd, start, end, found_written, tm);
+}
+
 static int follow_hints(struct track_mm *tm, taddr_t start, taddr_t end, bool chunk)
 {
 	if (chunk)
 		return pages_look_again(tm, start, end);
-	int err = scan_take_written(tm->pagemap_fd, start, end, found_written, tm);
+	int err = pages_each_unshared(tm, start, end, take_written_at);
 
 	return err ? fail(err, "pid %d: look at its pages %llx-%llx", tm->pid, (unsigned long long)start,
 			  (unsigned long long)end) : 0;
@@ -188,7 +193,10 @@ static int follow_held(void *arg)
 int tracker_follow(struct tracker *t)
 {
 	size_t enough = t->env.hold_above ? t->env.hold_above : HOLD_ABOVE;
-	int err = t->cow ? follow_running(t) : 1;
+	int err = shared_follow(t);
+
+	if (!err)
+		err = t->cow ? follow_running(t) : 1;
 
 	for (int i = 0; !err && t->env.pause && i < MAX_HOLDS; i++) {
 		size_t nr = cow_nr_hints(t->cow);

@@ -39,6 +39,7 @@ struct track_mm {
 	bool present;    /* in the model of the stop */
 	bool blind;      /* the look before the stop failed */
 	bool pinned;     /* pages of it are pinned for long: nothing in it is tracked this time */
+	spans shared;    /* mappings of shared memory that is copied ahead: nobody but shared.c protects in them */
 	spans ranges;    /* private mappings, the ones to look at */
 	spans seen;      /* by the scan before the stop, or inside it when everything had to be looked at */
 	VEC(struct patch) patches; /* in the order they were made: the last says what is so */
@@ -53,6 +54,31 @@ struct shmem_piece {
 	uint32_t shmem; /* index in model.shmems */
 	uint64_t offset_bytes, nr_pages;
 	uint32_t slot;
+};
+
+/* The same of an object that is copied ahead. */
+struct shared_piece {
+	uint64_t offset_bytes, nr_pages;
+	uint32_t slot;
+};
+
+struct shared_map {
+	struct track_mm *tm;
+	taddr_t start, end;
+	uint64_t offset_bytes; /* of `start` in the object */
+};
+
+/* Shared memory that may be copied ahead (shared.c). */
+struct shared_object {
+	struct shmem shmem;     /* as it was observed; without pages */
+	uint64_t file;          /* identity of the file behind it; 0: not known yet */
+	uint64_t changes;       /* cow_shared_changes() when it was protected */
+	uint64_t mapped_bytes;  /* of all mappings */
+	bool usable;            /* nothing that was observed speaks against it */
+	bool good;              /* it has been protected and copied */
+	VEC(struct shared_map) maps;
+	VEC(struct shared_piece) pieces; /* ascending */
+	spans written;          /* offsets */
 };
 
 /* What one record says of a page, for the search for strays. */
@@ -78,6 +104,7 @@ struct tracker {
 	struct track_hint *sorted; /* room for TRACK_NR_HINTS; with cow */
 	struct store store;
 	VEC(struct shmem_piece) shmem_pieces;
+	VEC(struct shared_object) shared;
 	pthread_mutex_t lock;     /* of the store and the ring, during tracker_copy() */
 	uint64_t nr_pages;        /* resident when it was opened */
 	bool look_everywhere;     /* hints were not enough the last time */
@@ -151,6 +178,9 @@ int pages_apply_patches(struct track_mm *tm);
 /* Looks at [start, end) again, and protects what was written: the result goes to the patches. */
 int pages_look_again(struct track_mm *tm, taddr_t start, taddr_t end);
 
+/* Calls `fn` for those parts of [start, end) that are not in tm->shared, until it returns something else than 0. */
+int pages_each_unshared(struct track_mm *tm, taddr_t start, taddr_t end, int (*fn)(struct track_mm *tm, taddr_t start, taddr_t end));
+
 /* Takes the mappings of `mm` whose pages may be tracked as the ones to look at. */
 int pages_set_ranges(struct track_mm *tm, const struct mm *mm);
 
@@ -189,7 +219,22 @@ int now_copy_pages(struct tracker *t, const uint64_t *pages, size_t nr);
 /* Pages that a thread will pin for writing as soon as it goes on, without a fault: shared futexes it waits on. */
 int now_copy_futexes(struct tracker *t, const struct model *m, bool same);
 
+/* All of an object. -EAGAIN: more than the limit, or it has another size. */
 int now_copy_shmem(struct tracker *t, const struct model *m, size_t shmem);
+
+/* Counts what is copied inside the stop. -EAGAIN: more than the limit. */
+int now_charge(struct tracker *t, uint64_t bytes);
+
+/*
+ * shared.c: which objects may be copied ahead; protect and copy them; in rounds, what was written since; inside the stop, what is
+ * left, or all of an object; afterwards, lift the protection. 0 or a reported failure; shared_cut() also as now_copy_shmem().
+ */
+int shared_collect(struct tracker *t, const struct model *running);
+int shared_begin(struct tracker *t);
+int shared_follow(struct tracker *t);
+int shared_cut(struct tracker *t, const struct model *m, size_t shmem);
+void shared_release(struct tracker *t);
+void shared_forget(struct tracker *t);
 
 /*
  * Reads `nr` pages at `addr` into `buf`; clears the bit in `got` (a bit per page, set before) of those that cannot be

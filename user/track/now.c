@@ -93,7 +93,7 @@ int now_copy(struct tracker *t, struct track_mm *tm, taddr_t start, taddr_t end)
 	return 0;
 }
 
-static int charge(struct tracker *t, uint64_t bytes)
+int now_charge(struct tracker *t, uint64_t bytes)
 {
 	t->stop_bytes += bytes;
 	t->stats.cut_pages_copied += bytes / MODEL_PAGE_SIZE;
@@ -116,7 +116,7 @@ static int found_unprotected(void *arg, const struct page_range *r)
 		return 0;
 	int err = spans_add(&w->tm->copied, r->start, r->end, r->categories);
 	if (!err && !guard)
-		err = charge(w->t, r->end - r->start);
+		err = now_charge(w->t, r->end - r->start);
 	return err || guard ? err : now_copy(w->t, w->tm, r->start, r->end);
 }
 
@@ -133,7 +133,7 @@ static int found_written(void *arg, const struct page_range *r)
 
 	if (!page_is_wanted(w->vma, r->categories) || r->categories & PAGE_CAT_GUARD)
 		return 0;
-	int err = charge(w->t, r->end - r->start);
+	int err = now_charge(w->t, r->end - r->start);
 	return err ? err : now_copy(w->t, w->tm, r->start, r->end);
 }
 
@@ -189,7 +189,7 @@ static int found_page(void *arg, const struct page_range *r)
 
 	if (r->categories & (PAGE_CAT_PFNZERO | PAGE_CAT_GUARD))
 		return 0;
-	int err = charge(w->t, r->end - r->start);
+	int err = now_charge(w->t, r->end - r->start);
 	return err ? err : now_copy(w->t, w->tm, r->start, r->end);
 }
 
@@ -262,7 +262,7 @@ int now_copy_futexes(struct tracker *t, const struct model *m, bool same)
 
 static int copy_shmem_range(struct tracker *t, const struct shmem *s, size_t index, int fd, uint64_t start, uint64_t end)
 {
-	int err = charge(t, end - start);
+	int err = now_charge(t, end - start);
 
 	for (uint64_t at = start; !err && at < end;) {
 		size_t nr = (end - at) / MODEL_PAGE_SIZE;

@@ -62,10 +62,32 @@ static int found_again(void *arg, const struct page_range *r)
 	return err;
 }
 
+int pages_each_unshared(struct track_mm *tm, taddr_t start, taddr_t end, int (*fn)(struct track_mm *tm, taddr_t start, taddr_t end))
+{
+	taddr_t at = start;
+	int err = 0;
+
+	for (size_t i = 0; i < tm->shared.nr && tm->shared.v[i].start < end && !err; i++) {
+		const struct span *s = &tm->shared.v[i];
+
+		if (s->end <= at)
+			continue;
+		if (s->start > at)
+			err = fn(tm, at, s->start);
+		at = s->end;
+	}
+	return err || at >= end ? err : fn(tm, at, end);
+}
+
+static int arm(struct track_mm *tm, taddr_t start, taddr_t end)
+{
+	return scan_arm(tm->pagemap_fd, start, end);
+}
+
 static int look_at(struct track_mm *tm, taddr_t start, taddr_t end, bool *ret_huge)
 {
 	struct look l = { .tm = tm, .at = start };
-	int err = scan_arm(tm->pagemap_fd, start, end);
+	int err = pages_each_unshared(tm, start, end, arm);
 
 	if (!err)
 		err = scan_pages(tm->pagemap_fd, start, end, 0, true, found_again, &l);

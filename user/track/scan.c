@@ -112,9 +112,11 @@ int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *a
 	return scan_all(fd, &scan, found, arg);
 }
 
-int scan_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg)
+static int scan_unprotected(int fd, uint64_t flags, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r),
+			    void *arg)
 {
 	struct bcr_pm_scan_arg scan = {
+		.flags = flags,
 		.start = start,
 		.end = end,
 		.category_mask = PAGE_CAT_WRITTEN,
@@ -122,6 +124,16 @@ int scan_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, c
 	};
 
 	return scan_all(fd, &scan, found, arg);
+}
+
+int scan_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg)
+{
+	return scan_unprotected(fd, 0, start, end, found, arg);
+}
+
+int scan_protect_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg)
+{
+	return scan_unprotected(fd, SCAN_WP_MATCHING, start, end, found, arg);
 }
 
 /*
@@ -132,6 +144,13 @@ int scan_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, c
 int scan_arm(int fd, uint64_t start, uint64_t end)
 {
 	return scan_take_written(fd, start, end, NULL, NULL);
+}
+
+int scan_arm_all(int fd, uint64_t start, uint64_t end)
+{
+	struct bcr_pm_scan_arg arg = { .size = sizeof(arg), .flags = SCAN_WP_MATCHING, .start = start, .end = end };
+
+	return ioctl(fd, BCR_PAGEMAP_SCAN, &arg) < 0 ? -errno : 0;
 }
 
 static int scan(int fd, uint64_t start, uint64_t end, uint64_t need, uint64_t told,

@@ -23,8 +23,11 @@ int scan_probe(void);
  */
 int scan_arm(int fd, uint64_t start, uint64_t end);
 
+/* The same for all pages, whether they exist or not: a page that comes is told from one that is written. It takes page tables. */
+int scan_arm_all(int fd, uint64_t start, uint64_t end);
+
 /*
- * The same, and calls `found` for each range that was protected, ascending, with categories as scan_pages()
+ * As scan_arm(), and calls `found` for each range that was protected, ascending, with categories as scan_pages()
  * without `state`. What is told is what was written since it was protected the last time: nothing is lost
  * between. Results as of scan_pages().
  */
@@ -35,6 +38,9 @@ int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *a
  * answers in a nanosecond a page. Results as of scan_pages().
  */
 int scan_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
+
+/* As scan_written(), and protects them at the same time: what is written later is told the next time. */
+int scan_protect_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
 
 /*
  * Calls `found` for each range of existing (present or swapped) pages, ascending. `need` are categories a page must have

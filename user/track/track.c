@@ -121,13 +121,14 @@ void mm_retire(struct tracker *t, struct track_mm *tm)
 		close(tm->mem_fd);
 	tm->pagemap_fd = tm->mem_fd = -1;
 	tm->blind = false;
-	tm->vdso.nr = tm->ranges.nr = tm->seen.nr = tm->patches.nr = tm->copied.nr = tm->tracked.nr = 0;
+	tm->vdso.nr = tm->shared.nr = tm->ranges.nr = tm->seen.nr = tm->patches.nr = tm->copied.nr = tm->tracked.nr = 0;
 	tm->pid = 0;
 }
 
 static void mm_destroy(struct tracker *t, struct track_mm *tm)
 {
 	mm_retire(t, tm);
+	VEC_FREE(&tm->shared);
 	VEC_FREE(&tm->ranges);
 	VEC_FREE(&tm->seen);
 	VEC_FREE(&tm->vdso);
@@ -250,7 +251,7 @@ static int watch_all(struct tracker *t, const struct model *running)
 			return err;
 	}
 	note_sharing(t, running);
-	return 0;
+	return shared_collect(t, running);
 }
 
 static uint64_t pages_of(const struct model *m)
@@ -399,6 +400,8 @@ int tracker_precut(struct tracker *t, const struct model *running)
 			look_before(t, *tm);
 		(*tm)->pinned = false;
 	}
+	if (!err && t->cow)
+		err = shared_begin(t);
 	return !err && t->ops->copies_ahead ? copy_all_ahead(t) : err;
 }
 
@@ -646,7 +649,7 @@ static int cut(struct tracker *t, const struct model *stopped, bool same)
 	if (!err)
 		err = look_in_stop(t, stopped, same);
 	for (size_t i = 0; !err && i < stopped->shmems.nr; i++)
-		err = now_copy_shmem(t, stopped, i);
+		err = shared_cut(t, stopped, i);
 	if (!err && t->cow)
 		cow_begin_saving(t->cow);
 	return err;
@@ -678,6 +681,7 @@ void tracker_close(struct tracker *t)
 {
 	if (!t)
 		return;
+	shared_forget(t);
 	VEC_FOREACH(tm, &t->mms)
 		mm_destroy(t, *tm);
 	cow_close(t->cow);

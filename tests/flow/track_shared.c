@@ -1,0 +1,285 @@
+/*
+ * Shared memory that is copied ahead: written by several processes while it is cut and copied, also by direct reads, through
+ * mappings that come, go and move, by children, by somebody outside the tree; dropped, and taken out. Every copy is the memory of
+ * the cut; what can be copied ahead is, and what cannot is not.
+ * timeout: 400
+ */
+#include "track_rig.h"
+
+#include <sys/mman.h>
+
+enum { PAGES = 2048, BYTES = PAGES * RIG_PAGE, CUTS = 6, MAX_TRIES = 8, NR_CHILDREN = 3, WRITES = 4, DIRECT_BYTES = BYTES / 4, NR_PARTS = 32 };
+
+/* What the target does all the time: `n` counts; shared memory is at `shared_at`. */
+struct behaviour {
+	const char *name;
+	void (*work)(uint64_t n);
+	bool ahead;   /* most of it can be copied ahead in every cut */
+	bool outsider; /* a process outside the tree has it as well */
+	void (*prepare)(void);
+};
+
+static const struct behaviour *now;
+static uint8_t *at;
+static struct {
+	atomic_int hold, writing; /* those outside the tree do not write while it is stopped */
+} *outside;
+
+static void write_some(uint8_t *p, uint64_t n)
+{
+	static uint64_t random = 1;
+
+	random += getpid();
+	for (int i = 0; i < WRITES; i++) {
+		uint64_t r = rig_random(&random);
+
+		*(uint64_t *)(p + r % PAGES * RIG_PAGE + (r >> 32) % 512 * 8) = n + r;
+	}
+	usleep(1000);
+}
+
+static void do_write(uint64_t n)
+{
+	write_some(at, n);
+}
+
+static void do_read(uint64_t n)
+{
+	volatile uint8_t sum = 0;
+
+	for (int i = 0; i < PAGES; i++)
+		sum += at[i * RIG_PAGE];
+	usleep(1000);
+}
+
+/* Pages go out of the page table, with what was noted there, and come back. */
+static void do_drop(uint64_t n)
+{
+	write_some(at, n);
+	madvise(at + n % 8 * (BYTES / 8), BYTES / 8, MADV_DONTNEED);
+	madvise(at + (n + 3) % 8 * (BYTES / 8), BYTES / 8, MADV_PAGEOUT);
+}
+
+static void do_remove(uint64_t n)
+{
+	write_some(at, n);
+	madvise(at + n % 64 * (BYTES / 64), BYTES / 64, MADV_REMOVE);
+}
+
+static void do_fork(uint64_t n)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		write_some(at, n);
+		_exit(0);
+	}
+	write_some(at, ~n);
+	waitpid(pid, NULL, 0);
+}
+
+static void write_outside(uint64_t n)
+{
+	outside->writing++;
+	if (!outside->hold)
+		write_some(at, n);
+	outside->writing--;
+}
+
+static void hold_outside(bool hold)
+{
+	outside->hold = hold;
+	while (hold && outside->writing)
+		usleep(100);
+}
+
+/* Its grandchild is nobody's child that bcr knows of, and gone soon. */
+static void do_fork_away(uint64_t n)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		if (!fork())
+			write_outside(n);
+		_exit(0);
+	}
+	waitpid(pid, NULL, 0);
+	write_some(at, ~n);
+}
+
+/* A second mapping of a part, through which it is written, and which goes again. */
+static void do_second_mapping(uint64_t n)
+{
+	size_t part = BYTES / 16;
+	uint8_t *second = mremap(at + n % 16 * part, 0, part, MREMAP_MAYMOVE);
+
+	if (second == MAP_FAILED)
+		_exit(3);
+	for (size_t i = 0; i < part; i += RIG_PAGE)
+		*(uint64_t *)(second + i) = n + i;
+	munmap(second, part);
+	usleep(500);
+}
+
+/* What a mapping says of its pages goes with it, and others have them still. */
+static void do_unmap(uint64_t n)
+{
+	size_t part = BYTES / NR_PARTS;
+
+	if (n < NR_PARTS) {
+		for (size_t i = 0; i < part; i += RIG_PAGE)
+			*(uint64_t *)(at + n * part + i) = n + i;
+		munmap(at + n * part, part);
+	}
+	usleep(8000);
+}
+
+static void do_move(uint64_t n)
+{
+	write_some(at, n);
+	uint8_t *to = mmap(NULL, BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	at = mremap(at, BYTES, BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	if (at == MAP_FAILED)
+		_exit(3);
+	write_some(at, n);
+	usleep(10000);
+}
+
+static void do_protect(uint64_t n)
+{
+	size_t part = BYTES / 16;
+
+	write_some(at, n);
+	mprotect(at + n % 16 * part, part, PROT_READ);
+	usleep(300);
+	mprotect(at + n % 16 * part, part, PROT_READ | PROT_WRITE);
+}
+
+static int file = -1;
+
+static void prepare_file(void)
+{
+	char path[80];
+	size_t bytes = DIRECT_BYTES + 8 * RIG_PAGE;
+	uint8_t *page = aligned_alloc(RIG_PAGE, bytes);
+
+	snprintf(path, sizeof(path), "%s/direct", rig_dir);
+	file = open(path, O_CREAT | O_RDWR | O_DIRECT, 0600);
+	for (size_t i = 0; i < bytes / 8; i++)
+		((uint64_t *)page)[i] = i * 0x9e3779b97f4a7c15;
+	if (file < 0 || write(file, page, bytes) != (ssize_t)bytes)
+		_exit(3);
+	free(page);
+}
+
+static void do_direct_read(uint64_t n)
+{
+	if (pread(file, at, DIRECT_BYTES, n % 7 * RIG_PAGE) != DIRECT_BYTES)
+		_exit(3);
+}
+
+static const struct behaviour behaviours[] = {
+	{ "idle", do_read, .ahead = true },
+	{ "writes", do_write, .ahead = true },
+	{ "dropped from page tables", do_drop, .ahead = true },
+	{ "direct reads", do_direct_read, .ahead = true, .prepare = prepare_file },
+	{ "mprotect of parts", do_protect, .ahead = false },
+	{ "taken out", do_remove, .ahead = false },
+	{ "forks", do_fork, .ahead = false },
+	{ "forks that leave the tree", do_fork_away, .ahead = false },
+	{ "second mappings", do_second_mapping, .ahead = false },
+	{ "unmapped, part by part", do_unmap, .ahead = false },
+	{ "moved", do_move, .ahead = false },
+	{ "somebody outside", do_read, .outsider = true },
+};
+enum { NR_BEHAVIOURS = sizeof(behaviours) / sizeof(behaviours[0]) };
+
+static int target(void)
+{
+	pid_t children[NR_CHILDREN];
+
+	if (now->prepare)
+		now->prepare();
+	for (int i = 0; i < PAGES / 2; i++)
+		*(uint64_t *)(at + i * RIG_PAGE) = i;
+	for (int i = 0; i < NR_CHILDREN; i++) {
+		children[i] = fork();
+		if (!children[i]) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (uint64_t n = i; !rig_shared->go; n++)
+				(now->work == do_write || now->work == do_direct_read ? do_write : do_read)(n);
+			_exit(0);
+		}
+	}
+	rig_shared->ready = 1;
+	for (uint64_t n = 0; !rig_shared->go; n++)
+		now->work(n);
+	for (int i = 0; i < NR_CHILDREN; i++)
+		waitpid(children[i], NULL, 0);
+	return 0;
+}
+
+static void one(const struct behaviour *b)
+{
+	const struct track_env env = { .max_stop_bytes = b->ahead ? BYTES / 2 : 0 };
+	pid_t outsider = 0;
+	struct rig r;
+
+	now = b;
+	memset(outside, 0, sizeof(*outside)); /* the last one outside was killed, perhaps while it wrote */
+	at = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	RIG_NEED(at != MAP_FAILED);
+	rig_start(&r, target);
+	if (b->outsider) {
+		outsider = fork();
+		if (!outsider) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (uint64_t n = 0;; n++)
+				write_outside(n);
+		}
+	}
+	/* The test has it no more: whoever else has is a matter of the test. */
+	RIG_NEED(!munmap(at, BYTES));
+	rig_open(&r, "wp-cow", &env);
+	size_t copied = 0;
+	for (int i = 0; i < CUTS; i++) {
+		struct model *m = rig_observe(&r, false);
+
+		RIG_NEED(!tracker_precut(r.tracker, m));
+		model_destroy(m);
+		rig_cut(&r, MAX_TRIES);
+		copied += tracker_stats(r.tracker)->cut_pages_copied;
+	}
+	rig_print(&r, b->name);
+	printf("  %zu pages copied inside each stop\n", copied / CUTS);
+	rig_close(&r);
+	if (b->outsider) {
+		kill(outsider, SIGKILL);
+		waitpid(outsider, NULL, 0);
+	}
+	rig_end(&r);
+	if (b->ahead && copied > CUTS * PAGES / 2)
+		rig_fail("%s: it was not copied ahead", b->name);
+	if (b->outsider && copied < CUTS * PAGES / 2)
+		rig_fail("%s: it was copied ahead", b->name);
+}
+
+int main(void)
+{
+	log_set_modules(getenv("BCR_LOG"));
+	rig_need_saving();
+	/* A file: it is no memory of the target's that would have to be as it was at the cut. */
+	int fd = open("outside", O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	RIG_NEED(fd >= 0 && !ftruncate(fd, sizeof(*outside)));
+	outside = mmap(NULL, sizeof(*outside), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	RIG_NEED(outside != MAP_FAILED);
+	rig_hold_others = hold_outside;
+	for (int i = 0; i < NR_BEHAVIOURS; i++) {
+		if (behaviours[i].prepare && !rig_has_direct_reads())
+			continue;
+		one(&behaviours[i]);
+	}
+	puts("PASS");
+	return 0;
+}
