@@ -1,7 +1,8 @@
 /*
  * The target of the benchmark: load DIR READY_FD [NAME=NUMBER...]
  *
- *   mib=N        private anonymous memory, in 4 KiB pages
+ *   mib=N        anonymous memory, in 4 KiB pages
+ *   shared=1     which is shared and not private
  *   threads=N    threads in all; those without another task sleep
  *   processes=N  processes in all; the children sleep
  *   chain=1      each of them is the child of the one before
@@ -64,7 +65,7 @@ struct figures {
 };
 
 static struct {
-	size_t mib, threads, processes, mappings, files, write, writers, new_files, new_mappings, sample, chain, pending;
+	size_t mib, shared, threads, processes, mappings, files, write, writers, new_files, new_mappings, sample, chain, pending;
 } want = { .mib = 64, .threads = 1, .processes = 1, .writers = 1, .sample = 1 };
 
 static const struct {
@@ -75,6 +76,7 @@ static const struct {
 	{ "mappings", &want.mappings },	  { "files", &want.files },	  { "write", &want.write },
 	{ "writers", &want.writers },	  { "new-files", &want.new_files }, { "new-mappings", &want.new_mappings },
 	{ "sample", &want.sample },	  { "chain", &want.chain },	  { "pending", &want.pending },
+	{ "shared", &want.shared },
 };
 enum { NR_SETTINGS = sizeof(settings) / sizeof(settings[0]) };
 
@@ -127,7 +129,7 @@ static void make_memory(void)
 	nr_pages = want.mib << 8;
 	if (!nr_pages)
 		return;
-	memory = mmap(NULL, nr_pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memory = mmap(NULL, nr_pages * PAGE, PROT_READ | PROT_WRITE, (want.shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
 		die("memory");
 	/* Not every kernel has huge pages. */
