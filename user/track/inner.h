@@ -49,15 +49,9 @@ struct track_mm {
 	taddr_t copied_to; /* during tracker_copy(): pages below are in the image */
 };
 
-/* Pages of a shared object, copied inside the stop: they lie in the store, in a row. */
+/* Pages of a shared object, copied ahead or inside the stop: they lie in the store, in a row. */
 struct shmem_piece {
 	uint32_t shmem; /* index in model.shmems */
-	uint64_t offset_bytes, nr_pages;
-	uint32_t slot;
-};
-
-/* The same of an object that is copied ahead. */
-struct shared_piece {
 	uint64_t offset_bytes, nr_pages;
 	uint32_t slot;
 };
@@ -77,7 +71,7 @@ struct shared_object {
 	bool usable;            /* nothing that was observed speaks against it */
 	bool good;              /* it has been protected and copied */
 	VEC(struct shared_map) maps;
-	VEC(struct shared_piece) pieces; /* ascending */
+	VEC(struct shmem_piece) pieces; /* ascending; their `shmem` is set at the cut */
 	spans written;          /* offsets */
 };
 

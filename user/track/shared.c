@@ -176,7 +176,7 @@ static bool protect(struct tracker *t, struct shared_object *o)
 
 static int add_piece(struct tracker *t, struct shared_object *o, int fd, uint64_t at, size_t nr)
 {
-	struct shared_piece p = { .offset_bytes = at, .nr_pages = nr };
+	struct shmem_piece p = { .offset_bytes = at, .nr_pages = nr };
 	uint8_t *room = store_room(&t->store, nr, &p.slot);
 
 	if (!room || VEC_PUSH(&o->pieces, p))
@@ -186,19 +186,19 @@ static int add_piece(struct tracker *t, struct shared_object *o, int fd, uint64_
 
 static int compare_pieces(const void *a, const void *b)
 {
-	const struct shared_piece *x = a, *y = b;
+	const struct shmem_piece *x = a, *y = b;
 
 	return (x->offset_bytes > y->offset_bytes) - (x->offset_bytes < y->offset_bytes);
 }
 
 /* The piece that holds the page, among the first `nr`, which are in order. */
-static const struct shared_piece *piece_of(const struct shared_object *o, size_t nr, uint64_t at)
+static const struct shmem_piece *piece_of(const struct shared_object *o, size_t nr, uint64_t at)
 {
 	size_t lo = 0, hi = nr;
 
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
-		const struct shared_piece *p = &o->pieces.v[mid];
+		const struct shmem_piece *p = &o->pieces.v[mid];
 
 		if (at < p->offset_bytes)
 			hi = mid;
@@ -216,7 +216,7 @@ static int copy_range(struct tracker *t, struct shared_object *o, int fd, size_t
 	int err = 0;
 
 	for (uint64_t at = start, next; at < end && !err; at = next) {
-		const struct shared_piece *p = piece_of(o, nr, at);
+		const struct shmem_piece *p = piece_of(o, nr, at);
 
 		if (p) {
 			struct store_entry kept = { .slot = p->slot };
@@ -446,9 +446,8 @@ int shared_cut(struct tracker *t, const struct model *m, size_t index)
 	o->shmem.map_files_end = s->map_files_end;
 	int err = copy_places(t, o, &o->written, true);
 	for (size_t i = 0; i < o->pieces.nr && !err; i++) {
-		const struct shared_piece *p = &o->pieces.v[i];
-
-		if (VEC_PUSH(&t->shmem_pieces, ((struct shmem_piece){ index, p->offset_bytes, p->nr_pages, p->slot })))
+		o->pieces.v[i].shmem = index;
+		if (VEC_PUSH(&t->shmem_pieces, o->pieces.v[i]))
 			err = fail(-ENOMEM, "pid %d: keep shared memory %u", s->pid, s->id);
 	}
 	return err;
