@@ -375,6 +375,8 @@ static __always_inline bool changes_shared(struct pt_regs___args *args, long id)
 {
 	if (id == CALL_MADVISE)
 		return BPF_CORE_READ(args, dx) == ADVICE_REMOVE;
+	if (id == CALL_PROCESS_MADVISE)
+		return BPF_CORE_READ(args, r10) == ADVICE_REMOVE;
 	return id == CALL_MREMAP && (!BPF_CORE_READ(args, si) || BPF_CORE_READ(args, r10) & ARG_MREMAP_DONTUNMAP);
 }
 

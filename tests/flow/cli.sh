@@ -201,6 +201,14 @@ if [ -n "$root" ]; then
 	dump "$PWD/images-cgroup" "$pid" -R --freezer=cgroup
 	[ "$(cat "$cgroup/cgroup.freeze")" = 0 ] || fail "the cgroup is still frozen"
 	finish "$dir" "$pid"
+	say "confined by seccomp in a cgroup of its own: threads are traced after the freezer has stopped them"
+	dir=$PWD/confined
+	target "$dir" "$BUILD/tests/kinds/seccomp_filters"
+	for p in $(tree "$pid"); do echo "$p" >"$cgroup/cgroup.procs"; done
+	dump "$PWD/images-confined" "$pid" -R --freezer=cgroup
+	kill_tree "$pid"
+	restore "$PWD/images-confined"
+	finish "$dir" "$pid"
 	rmdir "$cgroup"
 else
 	say "no cgroup2 file system: the freezer of it is not tried"

@@ -7,8 +7,9 @@
 #include "track_rig.h"
 
 #include <sys/mman.h>
+#include <sys/uio.h>
 
-enum { PAGES = 2048, BYTES = PAGES * RIG_PAGE, CUTS = 6, MAX_TRIES = 8, NR_CHILDREN = 3, WRITES = 4, DIRECT_BYTES = BYTES / 4, NR_PARTS = 32 };
+enum { PAGES = 2048, BYTES = PAGES * RIG_PAGE, CUTS = 6, MAX_TRIES = 8, NR_CHILDREN = 3, WRITES = 4, DIRECT_BYTES = BYTES / 4, NR_PARTS = 32, TABLE_BYTES = 2 << 20, PIDFD_SELF = -10001 };
 
 /* What the target does all the time: `n` counts; shared memory is at `shared_at`. */
 struct behaviour {
@@ -47,7 +48,7 @@ static void do_read(uint64_t n)
 {
 	volatile uint8_t sum = 0;
 
-	for (int i = 0; i < PAGES; i++)
+	for (int i = 0; i < PAGES / 2; i++)
 		sum += at[i * RIG_PAGE];
 	usleep(1000);
 }
@@ -60,10 +61,50 @@ static void do_drop(uint64_t n)
 	madvise(at + (n + 3) % 8 * (BYTES / 8), BYTES / 8, MADV_PAGEOUT);
 }
 
+/* The page table of what has just been written goes with all that it says. */
+static void do_drop_table(uint64_t n)
+{
+	uint8_t *table = (uint8_t *)(((uintptr_t)at + TABLE_BYTES - 1) & ~(uintptr_t)(TABLE_BYTES - 1));
+
+	for (size_t i = 0; i < TABLE_BYTES; i += RIG_PAGE)
+		*(uint64_t *)(table + i) = n + i;
+	madvise(table, TABLE_BYTES, MADV_DONTNEED);
+	usleep(4000);
+}
+
 static void do_remove(uint64_t n)
 {
+	uint8_t *part = at + n % 64 * (BYTES / 64);
+
 	write_some(at, n);
-	madvise(at + n % 64 * (BYTES / 64), BYTES / 64, MADV_REMOVE);
+	madvise(part, BYTES / 64, MADV_REMOVE);
+}
+
+/* The same by a call that takes this advice for the caller's own memory only, where the kernel knows this descriptor (Linux 6.14). */
+static void do_remove_self(uint64_t n)
+{
+	struct iovec part = { at + n / 150 % 64 * (BYTES / 64), BYTES / 64 };
+
+	write_some(at, n);
+	/* After the cut it makes it be taken again: not all the time. */
+	if (!(n % 150))
+		syscall(SYS_process_madvise, PIDFD_SELF, &part, 1, MADV_REMOVE, 0);
+}
+
+/* Only the first half is mapped at most times. */
+static void prepare_half(void)
+{
+	munmap(at + BYTES / 2, BYTES / 2);
+}
+
+static void do_grow(uint64_t n)
+{
+	if (mremap(at, BYTES / 2, BYTES, 0) != at)
+		_exit(3);
+	for (size_t i = BYTES / 2; i < BYTES; i += 16 * RIG_PAGE)
+		*(uint64_t *)(at + i) = n + i;
+	mremap(at, BYTES, BYTES / 2, 0);
+	usleep(2000);
 }
 
 static void do_fork(uint64_t n)
@@ -183,9 +224,12 @@ static const struct behaviour behaviours[] = {
 	{ "idle", do_read, .ahead = true },
 	{ "writes", do_write, .ahead = true },
 	{ "dropped from page tables", do_drop, .ahead = true },
+	{ "dropped with their page table", do_drop_table, .ahead = false },
 	{ "direct reads", do_direct_read, .ahead = true, .prepare = prepare_file },
 	{ "mprotect of parts", do_protect, .ahead = false },
 	{ "taken out", do_remove, .ahead = false },
+	{ "taken out by process_madvise", do_remove_self, .ahead = false },
+	{ "grown and shrunk", do_grow, .ahead = false, .prepare = prepare_half },
 	{ "forks", do_fork, .ahead = false },
 	{ "forks that leave the tree", do_fork_away, .ahead = false },
 	{ "second mappings", do_second_mapping, .ahead = false },
@@ -276,7 +320,7 @@ int main(void)
 	RIG_NEED(outside != MAP_FAILED);
 	rig_hold_others = hold_outside;
 	for (int i = 0; i < NR_BEHAVIOURS; i++) {
-		if (behaviours[i].prepare && !rig_has_direct_reads())
+		if (behaviours[i].work == do_direct_read && !rig_has_direct_reads())
 			continue;
 		one(&behaviours[i]);
 	}

@@ -122,10 +122,7 @@ static int read_seccomp_of(void *arg, pid_t pid, pid_t tid, const struct cpu_reg
 static int read_seccomp(struct flow *f)
 {
 	f->seccomp.nr = 0;
-	if (!step_has_seccomp(f->model))
-		return 0;
-	int err = freeze_need_ptrace(f->freeze);
-	return err ? err : observer_each_thread(f->observer, read_seccomp_of, f);
+	return step_has_seccomp(f->model) ? observer_each_thread(f->observer, read_seccomp_of, f) : 0;
 }
 
 /* To the threads as they were in the stop. -EAGAIN: one got its first filter right before it. */
@@ -152,7 +149,12 @@ static int apply_seccomp(struct flow *f)
  */
 static int read_stopped(struct flow *f)
 {
-	int err = observer_read(f->observer, f->model, freeze_was_listed(f->freeze), &f->same);
+	/* Which lists the tree anew, by what the observer reads. */
+	int err = step_has_seccomp(f->model) ? freeze_need_ptrace(f->freeze) : 0;
+
+	if (err)
+		return err;
+	err = observer_read(f->observer, f->model, freeze_was_listed(f->freeze), &f->same);
 
 	if (err && err != -EOPNOTSUPP)
 		return err;
@@ -197,6 +199,7 @@ static int cut(struct flow *f)
 /* The target runs again: the model is brought to what was read inside the stop. */
 static int refresh_model(struct flow *f)
 {
+	tracker_resumed(f->tracker);
 	if (!f->same)
 		return 0;
 	refusals_begin();

@@ -437,8 +437,7 @@ int tracker_copy(struct tracker *t, struct model *m, struct image_set *set, stru
 	if (!buf)
 		return fail(-ENOMEM, "buffer for memory contents");
 	c.buf = buf;
-	/* What is written from here on needs no saving. */
-	shared_release(t);
+	tracker_resumed(t);
 	int err = copy_all(&c, m);
 	if (t->cow)
 		cow_stop(t->cow);

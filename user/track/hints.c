@@ -101,8 +101,9 @@ static size_t many_hints(const struct tracker *t, bool stopped)
 }
 
 /* A page that was there before its fault needs one question: if it has changed, it counts as written. */
-static int take_written_at(struct track_mm *tm, taddr_t start, taddr_t end)
+static int take_written_at(void *arg, struct track_mm *tm, taddr_t start, taddr_t end)
 {
+	(void)arg;
 	return scan_take_written(tm->pagemap_fd, start, end, found_written, tm);
 }
 
@@ -110,7 +111,7 @@ static int follow_hints(struct track_mm *tm, taddr_t start, taddr_t end, bool ch
 {
 	if (chunk)
 		return pages_look_again(tm, start, end);
-	int err = pages_each_unshared(tm, start, end, take_written_at);
+	int err = pages_each_unshared(tm, start, end, take_written_at, NULL);
 
 	return err ? fail(err, "pid %d: look at its pages %llx-%llx", tm->pid, (unsigned long long)start,
 			  (unsigned long long)end) : 0;

@@ -173,7 +173,8 @@ int pages_apply_patches(struct track_mm *tm);
 int pages_look_again(struct track_mm *tm, taddr_t start, taddr_t end);
 
 /* Calls `fn` for those parts of [start, end) that are not in tm->shared, until it returns something else than 0. */
-int pages_each_unshared(struct track_mm *tm, taddr_t start, taddr_t end, int (*fn)(struct track_mm *tm, taddr_t start, taddr_t end));
+int pages_each_unshared(struct track_mm *tm, taddr_t start, taddr_t end,
+			int (*fn)(void *arg, struct track_mm *tm, taddr_t start, taddr_t end), void *arg);
 
 /* Takes the mappings of `mm` whose pages may be tracked as the ones to look at. */
 int pages_set_ranges(struct track_mm *tm, const struct mm *mm);
@@ -194,6 +195,7 @@ int hints_follow(struct tracker *t, size_t from, size_t to, bool stopped);
  * space is tracked any more: 0 or a reported negative errno.
  */
 void pinned_look(struct track_mm *tm);
+int pinned_ask(struct tracker *t); /* the same for all, by BPF */
 int pinned_look_in_stop(struct tracker *t);
 
 /* now.c: copying now, ahead or inside the stop. */

@@ -62,7 +62,8 @@ static int found_again(void *arg, const struct page_range *r)
 	return err;
 }
 
-int pages_each_unshared(struct track_mm *tm, taddr_t start, taddr_t end, int (*fn)(struct track_mm *tm, taddr_t start, taddr_t end))
+int pages_each_unshared(struct track_mm *tm, taddr_t start, taddr_t end,
+			int (*fn)(void *arg, struct track_mm *tm, taddr_t start, taddr_t end), void *arg)
 {
 	taddr_t at = start;
 	int err = 0;
@@ -73,27 +74,30 @@ int pages_each_unshared(struct track_mm *tm, taddr_t start, taddr_t end, int (*f
 		if (s->end <= at)
 			continue;
 		if (s->start > at)
-			err = fn(tm, at, s->start);
+			err = fn(arg, tm, at, s->start);
 		at = s->end;
 	}
-	return err || at >= end ? err : fn(tm, at, end);
+	return err || at >= end ? err : fn(arg, tm, at, end);
 }
 
-static int arm(struct track_mm *tm, taddr_t start, taddr_t end)
-{
-	return scan_arm(tm->pagemap_fd, start, end);
-}
-
-static int look_at(struct track_mm *tm, taddr_t start, taddr_t end, bool *ret_huge)
+static int look_at_part(void *huge, struct track_mm *tm, taddr_t start, taddr_t end)
 {
 	struct look l = { .tm = tm, .at = start };
-	int err = pages_each_unshared(tm, start, end, arm);
+	int err = scan_arm(tm->pagemap_fd, start, end);
 
 	if (!err)
 		err = scan_pages(tm->pagemap_fd, start, end, 0, true, found_again, &l);
 	if (!err)
 		err = patch_gap(&l, end);
-	*ret_huge = l.huge;
+	*(bool *)huge |= l.huge;
+	return err;
+}
+
+static int look_at(struct track_mm *tm, taddr_t start, taddr_t end, bool *ret_huge)
+{
+	*ret_huge = false;
+	int err = pages_each_unshared(tm, start, end, look_at_part, ret_huge);
+
 	return err ? fail(err, "pid %d: look at its pages %llx-%llx", tm->pid, (unsigned long long)start,
 			  (unsigned long long)end) : 0;
 }

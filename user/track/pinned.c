@@ -36,7 +36,7 @@ static void untrack(struct track_mm *tm)
 }
 
 /* One question for all, as a rule: there are none. */
-static int ask_bpf(struct tracker *t)
+int pinned_ask(struct tracker *t)
 {
 	for (size_t nr = 0; nr < t->mms.nr; nr++) {
 		int err = cow_next_pinned(t->cow, nr, t->mms.nr, &nr);
@@ -50,7 +50,7 @@ static int ask_bpf(struct tracker *t)
 
 int pinned_look_in_stop(struct tracker *t)
 {
-	int err = t->cow ? ask_bpf(t) : 0;
+	int err = t->cow ? pinned_ask(t) : 0;
 
 	VEC_FOREACH(tm, &t->mms) {
 		if (!t->cow && t->ops->copies_ahead && (*tm)->present)

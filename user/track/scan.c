@@ -3,8 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -14,6 +17,8 @@
 enum {
 	SCAN_WP_MATCHING = 1 << 0,
 	NR_RANGES = 1024,
+	STEP_BYTES = 64 << 20, /* for so long the target may have to wait for the lock of its address space */
+	TABLE_BYTES = 2 << 20, /* what one page table maps */
 	PAGE_BYTES = 4096,
 	EXISTS = PAGE_CAT_PRESENT | PAGE_CAT_SWAPPED,
 	TOLD = PAGE_CAT_FILE | PAGE_CAT_PRESENT | PAGE_CAT_SWAPPED | PAGE_CAT_PFNZERO | PAGE_CAT_HUGE,
@@ -148,9 +153,56 @@ int scan_arm(int fd, uint64_t start, uint64_t end)
 
 int scan_arm_all(int fd, uint64_t start, uint64_t end)
 {
-	struct bcr_pm_scan_arg arg = { .size = sizeof(arg), .flags = SCAN_WP_MATCHING, .start = start, .end = end };
+	for (uint64_t at = start; at < end; at += STEP_BYTES) {
+		struct bcr_pm_scan_arg arg = {
+			.size = sizeof(arg),
+			.flags = SCAN_WP_MATCHING,
+			.start = at,
+			.end = end - at < STEP_BYTES ? end : at + STEP_BYTES,
+		};
 
-	return ioctl(fd, BCR_PAGEMAP_SCAN, &arg) < 0 ? -errno : 0;
+		if (ioctl(fd, BCR_PAGEMAP_SCAN, &arg) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int found_hole(void *arg, const struct page_range *r)
+{
+	struct page_range *hole = arg;
+
+	if (r->end - r->start > hole->end - hole->start)
+		*hole = *r;
+	return 0;
+}
+
+/* Of memory of bcr's own that nobody has touched, where there is no page table yet. */
+static bool ask_holes(void)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = BCR_UFFD_FEATURE_WP_ASYNC };
+	_cleanup_close_ int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	_cleanup_close_ int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t bytes = 2 * TABLE_BYTES;
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct uffdio_register reg = { .range = { (uintptr_t)p, bytes }, .mode = UFFDIO_REGISTER_MODE_WP };
+	struct page_range hole = {};
+
+	if (p == MAP_FAILED)
+		return false;
+	if (uffd >= 0 && fd >= 0 && !ioctl(uffd, UFFDIO_API, &api) && !ioctl(uffd, UFFDIO_REGISTER, &reg))
+		scan_written(fd, reg.range.start, reg.range.start + bytes, found_hole, &hole);
+	munmap(p, bytes);
+	return hole.end - hole.start == bytes;
+}
+
+bool scan_tells_holes(void)
+{
+	static bool known, asked;
+
+	if (!asked)
+		known = ask_holes();
+	asked = true;
+	return known;
 }
 
 static int scan(int fd, uint64_t start, uint64_t end, uint64_t need, uint64_t told,

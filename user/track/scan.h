@@ -39,6 +39,12 @@ int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *a
  */
 int scan_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
 
+/*
+ * Does scan_written() tell of holes that have no page table? Kernels since 6.7 do not, until they got "fs/proc/task_mmu: fix PAGEMAP_SCAN
+ * written state for PMD holes" (2026); and page tables go when all that they map is dropped (Linux 6.14).
+ */
+bool scan_tells_holes(void);
+
 /* As scan_written(), and protects them at the same time: what is written later is told the next time. */
 int scan_protect_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
 

@@ -28,10 +28,11 @@ enum {
 	MAX_ROUNDS = 3,
 	FEW_PAGES = 64, /* are left to the stop, where they take less than holding the target does */
 	MIN_BYTES = FEW_PAGES * MODEL_PAGE_SIZE, /* the same for an object */
+	BYTES_PER_MAP = 32 << 10, /* of an object: with fewer, to ask about each mapping takes longer than to copy it */
 	MEMORY_SHARE = 4, /* so much of the memory that is available may be taken for copies */
 };
 
-/* Page tables for this many bytes take 32 MiB. */
+/* Of all objects. Page tables for so much take 32 MiB, and to ask what was written, 7 ms. */
 static const uint64_t max_mapped_bytes = 16ull << 30;
 
 static uint64_t available_bytes(void)
@@ -55,6 +56,7 @@ static void forget_object(struct shared_object *o)
 
 void shared_forget(struct tracker *t)
 {
+	shared_release(t);
 	VEC_FOREACH(o, &t->shared)
 		forget_object(o);
 	VEC_FREE(&t->shared);
@@ -108,12 +110,29 @@ static int note_maps(struct tracker *t, const struct model *running)
 	return 0;
 }
 
+/*
+ * Could a mapping grow in place to pages of the object that nobody shows, and shrink again unseen? Not if it goes to the end, or another one
+ * of the same process goes on there.
+ */
+static bool may_grow(const struct shared_object *o)
+{
+	for (size_t i = 0; i < o->maps.nr; i++) {
+		const struct shared_map *map = &o->maps.v[i], *next = map + 1;
+		uint64_t end_bytes = map->offset_bytes + (map->end - map->start);
+
+		if (end_bytes < shmem_whole_bytes(&o->shmem) &&
+		    (i + 1 == o->maps.nr || next->tm != map->tm || next->start != map->end || next->offset_bytes != end_bytes))
+			return true;
+	}
+	return false;
+}
+
 int shared_collect(struct tracker *t, const struct model *running)
 {
-	uint64_t room = available_bytes() / MEMORY_SHARE;
+	uint64_t room = available_bytes() / MEMORY_SHARE, mapped_bytes = 0;
 
 	shared_forget(t);
-	if (!t->cow)
+	if (!t->cow || !scan_tells_holes())
 		return 0;
 	VEC_FOREACH(s, &running->shmems) {
 		struct shared_object o = { .shmem = **s, .usable = true };
@@ -129,8 +148,11 @@ int shared_collect(struct tracker *t, const struct model *running)
 	}
 	int err = note_maps(t, running);
 
-	VEC_FOREACH(o, &t->shared)
-		o->usable = o->usable && o->maps.nr && o->mapped_bytes <= max_mapped_bytes;
+	VEC_FOREACH(o, &t->shared) {
+		mapped_bytes += o->mapped_bytes;
+		o->usable = o->usable && o->maps.nr && mapped_bytes <= max_mapped_bytes && !may_grow(o) &&
+			    shmem_whole_bytes(&o->shmem) / BYTES_PER_MAP > o->maps.nr;
+	}
 	return err;
 }
 
@@ -262,7 +284,8 @@ static int copy_places(struct tracker *t, struct shared_object *o, const spans *
 				err = copy_range(t, o, fd, nr, at, at + bytes);
 		}
 	}
-	qsort(o->pieces.v, o->pieces.nr, sizeof(*o->pieces.v), compare_pieces);
+	if (o->pieces.nr)
+		qsort(o->pieces.v, o->pieces.nr, sizeof(*o->pieces.v), compare_pieces);
 	return err;
 }
 
@@ -271,13 +294,16 @@ static int copy_places(struct tracker *t, struct shared_object *o, const spans *
 struct written {
 	struct shared_object *o;
 	const struct shared_map *map;
+	size_t left; /* of the places that are listed; more: -EAGAIN */
 };
 
 static int found_written(void *arg, const struct page_range *r)
 {
-	const struct written *w = arg;
+	struct written *w = arg;
 	uint64_t from_start = w->map->offset_bytes - w->map->start;
 
+	if (!w->left--)
+		return -EAGAIN;
 	return VEC_PUSH(&w->o->written, ((struct span){ r->start + from_start, r->end + from_start, 0 }));
 }
 
@@ -294,7 +320,8 @@ static uint64_t merge(spans *s)
 	size_t nr = 0;
 	uint64_t bytes = 0;
 
-	qsort(s->v, s->nr, sizeof(*s->v), compare_spans);
+	if (s->nr)
+		qsort(s->v, s->nr, sizeof(*s->v), compare_spans);
 	VEC_FOREACH(i, s) {
 		if (nr && i->start <= s->v[nr - 1].end)
 			s->v[nr - 1].end = i->end > s->v[nr - 1].end ? i->end : s->v[nr - 1].end;
@@ -307,14 +334,17 @@ static uint64_t merge(spans *s)
 	return bytes / MODEL_PAGE_SIZE;
 }
 
-/* Where it is not protected in some mapping, as offsets into the object; with `protect`, it is from then on. *ret: how many pages. */
-static int find_written(struct shared_object *o, bool protect, uint64_t *ret)
+/*
+ * Where it is not protected in some mapping, as offsets into the object; with `protect`, it is from then on. *ret: how many pages.
+ * -EAGAIN: more than `limit` places of one mapping.
+ */
+static int find_written(struct shared_object *o, bool protect, size_t limit, uint64_t *ret)
 {
 	int err = 0;
 
 	o->written.nr = 0;
 	for (size_t i = 0; i < o->maps.nr && !err; i++) {
-		struct written w = { o, &o->maps.v[i] };
+		struct written w = { o, &o->maps.v[i], limit };
 		int pagemap = w.map->tm->pagemap_fd;
 
 		err = protect ? scan_protect_written(pagemap, w.map->start, w.map->end, found_written, &w) :
@@ -326,9 +356,12 @@ static int find_written(struct shared_object *o, bool protect, uint64_t *ret)
 
 /* --- before the stop --- */
 
+/* Whoever has pages pinned for long afterwards writes them unseen, and may have let go of them by the stop: it is known then. */
 static int hold(struct tracker *t)
 {
-	return t->env.pause ? tracker_hold(t, NULL, NULL) : 0;
+	int err = t->env.pause ? tracker_hold(t, NULL, NULL) : 0;
+
+	return err ? err : pinned_ask(t);
 }
 
 /* A failure makes the object one that is copied inside the stop: there it will be met again, and reported. */
@@ -336,6 +369,13 @@ static void give_up(struct shared_object *o, const char *what)
 {
 	log_debug("pid %d: shared memory %u is copied inside the stop: %s", o->shmem.pid, o->shmem.id, what);
 	o->good = false;
+}
+
+/* So that what the stop copies finds memory that is there already. Without it, it takes longer. */
+static void reserve(struct tracker *t)
+{
+	if (t->env.max_stop_bytes)
+		(void)store_reserve(&t->store, t->env.max_stop_bytes / MODEL_PAGE_SIZE);
 }
 
 int shared_begin(struct tracker *t)
@@ -359,6 +399,8 @@ int shared_begin(struct tracker *t)
 		else if (copy_places(t, o, &all, false))
 			give_up(o, "it could not be copied ahead");
 	}
+	if (nr)
+		reserve(t);
 	return err;
 }
 
@@ -367,7 +409,7 @@ static uint64_t find_all_written(struct tracker *t, bool protect)
 	uint64_t all = 0, pages;
 
 	VEC_FOREACH(o, &t->shared) {
-		if (o->good && find_written(o, protect, &pages))
+		if (o->good && find_written(o, protect, SIZE_MAX, &pages))
 			give_up(o, "what was written could not be found");
 		all += o->good ? pages : 0;
 	}
@@ -390,19 +432,23 @@ int shared_follow(struct tracker *t)
 		VEC_FOREACH(o, &t->shared)
 			if (o->good && copy_places(t, o, &o->written, false))
 				give_up(o, "what was written could not be copied");
+		reserve(t);
 	}
 	return 0;
 }
 
 /* --- inside the stop --- */
 
-/* Is the mapping one that was protected, or a part of one? */
-static bool is_protected(const struct shared_object *o, const struct track_mm *tm, const struct vma *vma)
+/* Is the mapping one that was protected, or a part of one? Most likely the one at *at, or behind it. */
+static bool is_protected(const struct shared_object *o, const struct track_mm *tm, const struct vma *vma, size_t *at)
 {
-	VEC_FOREACH(map, &o->maps)
+	for (size_t i = 0; i < o->maps.nr; i++, *at = (*at + 1) % o->maps.nr) {
+		const struct shared_map *map = &o->maps.v[*at];
+
 		if (map->tm == tm && map->start <= vma->start && vma->end <= map->end &&
 		    vma->pgoff - map->offset_bytes == vma->start - map->start)
 			return scan_is_registered(tm->pagemap_fd, vma->start);
+	}
 	return false;
 }
 
@@ -410,6 +456,7 @@ static bool is_protected(const struct shared_object *o, const struct track_mm *t
 static bool same_maps(struct tracker *t, const struct shared_object *o, const struct model *m, uint32_t shmem_id, size_t *ret_nr)
 {
 	uint64_t bytes = 0;
+	size_t at = 0;
 
 	*ret_nr = 0;
 	VEC_FOREACH(mm, &m->mms) {
@@ -418,7 +465,7 @@ static bool same_maps(struct tracker *t, const struct shared_object *o, const st
 		VEC_FOREACH(vma, &(*mm)->vmas) {
 			if (vma->shmem_id != shmem_id)
 				continue;
-			if (!tm || tm->uffd < 0 || tm->pinned || !is_protected(o, tm, vma))
+			if (!tm || tm->uffd < 0 || tm->pinned || !is_protected(o, tm, vma, &at))
 				return false;
 			bytes += vma->end - vma->start;
 			++*ret_nr;
@@ -427,30 +474,50 @@ static bool same_maps(struct tracker *t, const struct shared_object *o, const st
 	return bytes == o->mapped_bytes;
 }
 
-int shared_cut(struct tracker *t, const struct model *m, size_t index)
+static bool is_as_copied(struct tracker *t, struct shared_object *o, const struct model *m, const struct shmem *s)
 {
-	const struct shmem *s = m->shmems.v[index];
-	struct shared_object *o = s->sort == SHMEM_ANON ? find(t, s->ino) : NULL;
 	size_t nr_maps;
-	uint64_t pages;
 
-	if (!o || !o->good || s->size_bytes != o->shmem.size_bytes || cow_shared_changes(t->cow) != o->changes ||
-	    !same_maps(t, o, m, s->id, &nr_maps) || !all_known(t, o, nr_maps) || find_written(o, false, &pages)) {
-		if (o && o->good)
-			give_up(o, "it is not known who has it, or what was taken out of it");
-		return now_copy_shmem(t, m, index);
-	}
+	return s->size_bytes == o->shmem.size_bytes && cow_shared_changes(t->cow) == o->changes && same_maps(t, o, m, s->id, &nr_maps) &&
+	       all_known(t, o, nr_maps);
+}
+
+/* -EAGAIN: more than the limit; other failures are not reported. */
+static int copy_rest(struct tracker *t, struct shared_object *o, const struct shmem *s, size_t index)
+{
+	size_t limit = t->env.max_stop_bytes ? t->env.max_stop_bytes / MODEL_PAGE_SIZE : SIZE_MAX;
+	uint64_t pages;
+	int err = find_written(o, false, limit, &pages);
+
 	/* Where it is to be found now: a mapping may have been split. */
 	o->shmem.pid = s->pid;
 	o->shmem.start = s->start;
 	o->shmem.map_files_end = s->map_files_end;
-	int err = copy_places(t, o, &o->written, true);
+	if (!err)
+		err = copy_places(t, o, &o->written, true);
 	for (size_t i = 0; i < o->pieces.nr && !err; i++) {
 		o->pieces.v[i].shmem = index;
-		if (VEC_PUSH(&t->shmem_pieces, o->pieces.v[i]))
-			err = fail(-ENOMEM, "pid %d: keep shared memory %u", s->pid, s->id);
+		err = VEC_PUSH(&t->shmem_pieces, o->pieces.v[i]);
 	}
 	return err;
+}
+
+int shared_cut(struct tracker *t, const struct model *m, size_t index)
+{
+	const struct shmem *s = m->shmems.v[index];
+	struct shared_object *o = s->sort == SHMEM_ANON ? find(t, s->ino) : NULL;
+	size_t nr_pieces = t->shmem_pieces.nr;
+
+	if (o && o->good && !is_as_copied(t, o, m, s))
+		give_up(o, "it is not known who has it, or what was taken out of it");
+	if (!o || !o->good)
+		return now_copy_shmem(t, m, index);
+	int err = copy_rest(t, o, s, index);
+	if (!err || err == -EAGAIN)
+		return err;
+	give_up(o, strerror(-err));
+	t->shmem_pieces.nr = nr_pieces;
+	return now_copy_shmem(t, m, index);
 }
 
 void shared_release(struct tracker *t)

@@ -74,6 +74,15 @@ int store_init(struct store *s, size_t nr_pages)
 	return err;
 }
 
+int store_reserve(struct store *s, size_t nr_pages)
+{
+	int err = 0;
+
+	while (!err && s->blocks.nr * BLOCK_SLOTS - s->next_slot < nr_pages)
+		err = add_block(s);
+	return err;
+}
+
 void store_deinit(struct store *s)
 {
 	free(s->entries);

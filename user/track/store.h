@@ -41,6 +41,9 @@ void store_clear(struct store *s);
  */
 int store_put(struct store *s, uint32_t mm, uint64_t addr, uint64_t seq, const void *bytes);
 
+/* Has memory ready for so many pages more. 0 or -ENOMEM. */
+int store_reserve(struct store *s, size_t nr_pages);
+
 /* Room for up to STORE_RUN_PAGES pages in a row, to be read into; *ret_slot goes to store_set(). NULL: out of memory. */
 uint8_t *store_room(struct store *s, size_t nr_pages, uint32_t *ret_slot);
 

@@ -677,6 +677,11 @@ int tracker_cut(struct tracker *t, const struct model *stopped, bool same)
 	return err;
 }
 
+void tracker_resumed(struct tracker *t)
+{
+	shared_release(t);
+}
+
 void tracker_close(struct tracker *t)
 {
 	if (!t)

@@ -111,6 +111,9 @@ int tracker_follow(struct tracker *t);
  */
 int tracker_cut(struct tracker *t, const struct model *stopped, bool same);
 
+/* As the first thing after the stop: what needs no protection any more loses it. May be left out. */
+void tracker_resumed(struct tracker *t);
+
 /*
  * After the stop, the target may run: writes the pages of the moment of the cut into the set and fills mm.pages and
  * shmem.pages of `m`, which must be what tracker_cut() was given (or equal to it). -EAGAIN (not reported): pages were

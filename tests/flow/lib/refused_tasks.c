@@ -101,11 +101,16 @@ static int wait_shared(void *arg)
 	return arg == NULL;
 }
 
-/* Between the two, and then another program, which ends with the pipe. */
+/* Between the two, and, when the one below has said who it is, another program, which ends with the pipe. */
 static int start_below(void *arg)
 {
-	if (clone(wait_shared, below_stack + sizeof(below_stack), CLONE_VM | SIGCHLD, NULL) > 0 && dup2(shared_ends[0], 0) == 0)
+	struct timespec ts = { .tv_nsec = 1000000 };
+
+	if (clone(wait_shared, below_stack + sizeof(below_stack), CLONE_VM | SIGCHLD, NULL) > 0 && dup2(shared_ends[0], 0) == 0) {
+		while (!__atomic_load_n(&shared_pid, __ATOMIC_ACQUIRE))
+			syscall(SYS_nanosleep, &ts, NULL);
 		execl("/bin/cat", "cat", NULL);
+	}
 	_exit(arg == NULL);
 }
 
