@@ -513,6 +513,7 @@ int shared_cut(struct tracker *t, const struct model *m, size_t index)
 	if (!o || !o->good)
 		return now_copy_shmem(t, m, index);
 	int err = copy_rest(t, o, s, index);
+	t->stats.cut_shared_ahead += !err;
 	if (!err || err == -EAGAIN)
 		return err;
 	give_up(o, strerror(-err));

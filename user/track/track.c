@@ -665,6 +665,7 @@ int tracker_cut(struct tracker *t, const struct model *stopped, bool same)
 	t->precut = false;
 	t->stop_bytes = 0;
 	t->stats.cut_pages_copied = 0;
+	t->stats.cut_shared_ahead = 0;
 	t->stats.cuts++;
 	note_sharing(t, stopped);
 	int err = cut(t, stopped, same);

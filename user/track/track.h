@@ -51,6 +51,7 @@ struct track_stats {
 	uint64_t holds;         /* of these, to follow what it had written before the stop */
 	uint64_t cut_us;        /* inside the stop */
 	uint64_t cut_pages_copied; /* inside the stop */
+	uint64_t cut_shared_ahead; /* shared objects that had been copied ahead: only the rest was inside the stop */
 	uint64_t cut_hints;     /* places that had to be looked at */
 	bool cut_full;          /* everything had to be looked at */
 };
