@@ -39,7 +39,7 @@ struct mm_struct___pinned {
 	atomic64_t pinned_vm;
 } __attribute__((preserve_access_index));
 
-/* struct file since Linux 6.13, and before: all references, or all but one. */
+/* Of struct file, since Linux 6.13: all references but one; before: all. */
 struct file___counted {
 	struct {
 		atomic64_t refcnt;

@@ -319,6 +319,66 @@ static void check_vfork(void)
 	check(status == 0, "the end of what calls vfork");
 }
 
+/* Its child waits in vfork, for a grandchild that takes longer than the freezer's patience with a thread that does not stop. */
+static void told_vfork_target(void)
+{
+	const struct timespec nap = { .tv_nsec = 1000000 }, long_nap = { .tv_nsec = 200000000 };
+	pid_t pid = fork();
+
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		shared->steps++;
+		if (!vfork()) {
+			shared->ready++;
+			while (!shared->tell)
+				nanosleep(&nap, NULL);
+			nanosleep(&long_nap, NULL);
+			_exit(0);
+		}
+		while (!shared->end)
+			shared->steps++;
+		_exit(0);
+	}
+	waitpid(pid, NULL, 0);
+	_exit(0);
+}
+
+/* A listing that has missed the child, and one that shows it when the stop has begun. */
+static int list_late(void *arg, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+{
+	struct proc_lister *p = arg;
+
+	if (!p->nr_calls++)
+		return add(ctx, p->root, p->root);
+	shared->tell = 1;
+	p->in_stop = p->stood = stopping;
+	return list_process(p, p->root, add, ctx);
+}
+
+/* Met inside the stop, it makes everything run once more, and the tree is stopped by /proc: what the lister saw before does not count. */
+static void check_unseen_vfork(void)
+{
+	pid_t pid = start(told_vfork_target);
+	struct proc_lister lister = { .lister = { .list = list_late }, .root = pid };
+	struct freeze *f;
+	int status;
+
+	check(changes(&shared->ready, 0), "it waits in vfork");
+	if (freeze_create("ptrace", pid, 10, &f))
+		return check(false, "create");
+	use_lister(f, &lister);
+	check(!freeze_stop(f), "stop");
+	check(lister.nr_calls > 1 && !lister.stood, "the lister met a child that did not stand still");
+	check(!freeze_was_listed(f), "what it saw is not taken for the stopped tree");
+	check(stands_still(), "what waited in vfork stands still");
+	check(!freeze_thaw(f, THAW_RUN, NULL), "thaw");
+	check(goes_on(), "it goes on");
+	freeze_destroy(f);
+	shared->end = 1;
+	waitpid(pid, &status, 0);
+	check(status == 0, "its end");
+}
+
 static int map_shared(void)
 {
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, shm_fd, 0);
@@ -345,6 +405,7 @@ int main(int argc, char **argv)
 	check_exec();
 	check_unseen_exec();
 	check_vfork();
+	check_unseen_vfork();
 	puts(failures ? "FAIL" : "PASS");
 	return failures != 0;
 }

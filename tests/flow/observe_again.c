@@ -349,28 +349,10 @@ static int compare(const struct action *a, struct observer *again, bool listed, 
 	return err || differences;
 }
 
-struct adder {
-	int (*add)(void *ctx, pid_t pid, pid_t tid);
-	void *ctx;
-};
-
-static int add_thread(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs)
-{
-	const struct adder *a = ctx;
-
-	(void)regs;
-	return a->add(a->ctx, pid, tid);
-}
-
-static int list(void *observer, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
-{
-	return observer_list(observer, stopping, add_thread, &(struct adder){ add, ctx });
-}
-
 /* One action between a look and a stop. */
 static int run(const struct action *a, bool listed, pid_t pid, struct observer *again, struct observer *whole)
 {
-	const struct freeze_lister lister = { again, list };
+	const struct freeze_lister lister = { again, observer_list };
 	struct model *m = NULL;
 	struct freeze *f = NULL;
 	unsigned before = shared->done;

@@ -6,16 +6,29 @@
  */
 #include "track_rig.h"
 
+#include <semaphore.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 
-enum { PAGES = 2048, BYTES = PAGES * RIG_PAGE, CUTS = 6, MAX_TRIES = 8, NR_CHILDREN = 3, WRITES = 2, DIRECT_BYTES = BYTES / 4, NR_PARTS = 32, TABLE_BYTES = 2 << 20, PIDFD_SELF = -10001 };
+enum {
+	PAGES = 2048,
+	BYTES = PAGES * RIG_PAGE,
+	CUTS = 6,
+	MAX_TRIES = 8,
+	NR_CHILDREN = 3,
+	WRITES = 2,
+	DIRECT_BYTES = BYTES / 4,
+	NR_PARTS = 32,
+	TABLE_BYTES = 2 << 20,
+	PIDFD_SELF = -10001,
+};
 
-/* What the target does all the time: `n` counts; shared memory is at `shared_at`. */
+/* What the target does all the time: `n` counts; shared memory is at `at`. */
 struct behaviour {
 	const char *name;
 	void (*work)(uint64_t n);
-	bool ahead;   /* it can be copied ahead of every cut */
+	bool ahead;    /* it can be copied ahead of every cut */
+	bool asked;    /* what it does, it does when it is asked to */
 	bool outsider; /* a process outside the tree has it as well */
 	void (*prepare)(void);
 };
@@ -23,8 +36,17 @@ struct behaviour {
 static const struct behaviour *now;
 static uint8_t *at;
 static struct {
-	atomic_int hold, writing; /* those outside the tree do not write while it is stopped */
+	pthread_mutex_t write; /* whoever writes from outside the tree has it, or the test does, while the tree is stopped */
+	sem_t ask, done;       /* what is to happen right before the stop, once everything has been copied ahead */
 } *outside;
+
+/* How fast a target changes its memory: at full speed all of it would be another one between the copy and the stop. */
+static void pace(unsigned us)
+{
+	const struct timespec pause = { .tv_nsec = us * 1000L };
+
+	nanosleep(&pause, NULL);
+}
 
 static void write_some(uint8_t *p, uint64_t n)
 {
@@ -36,12 +58,12 @@ static void write_some(uint8_t *p, uint64_t n)
 
 		*(uint64_t *)(p + r % PAGES * RIG_PAGE + (r >> 32) % 512 * 8) = n + r;
 	}
-	usleep(2000);
 }
 
 static void do_write(uint64_t n)
 {
 	write_some(at, n);
+	pace(2000);
 }
 
 static void do_read(uint64_t n)
@@ -50,7 +72,7 @@ static void do_read(uint64_t n)
 
 	for (int i = 0; i < PAGES / 2; i++)
 		sum += at[i * RIG_PAGE];
-	usleep(1000);
+	pace(1000);
 }
 
 /* Pages go out of the page table, with what was noted there, and come back. */
@@ -59,6 +81,7 @@ static void do_drop(uint64_t n)
 	write_some(at, n);
 	madvise(at + n % 8 * (BYTES / 8), BYTES / 8, MADV_DONTNEED);
 	madvise(at + (n + 3) % 8 * (BYTES / 8), BYTES / 8, MADV_PAGEOUT);
+	pace(2000);
 }
 
 /* The page table of what has just been written goes with all that it says. */
@@ -69,7 +92,7 @@ static void do_drop_table(uint64_t n)
 	for (size_t i = 0; i < TABLE_BYTES; i += RIG_PAGE)
 		*(uint64_t *)(table + i) = n + i;
 	madvise(table, TABLE_BYTES, MADV_DONTNEED);
-	usleep(4000);
+	pace(4000);
 }
 
 static void do_remove(uint64_t n)
@@ -78,17 +101,23 @@ static void do_remove(uint64_t n)
 
 	write_some(at, n);
 	madvise(part, BYTES / 64, MADV_REMOVE);
+	pace(2000);
 }
 
 /* The same by a call that takes this advice for the caller's own memory only, where the kernel knows this descriptor (Linux 6.14). */
 static void do_remove_self(uint64_t n)
 {
-	struct iovec part = { at + n / 150 % 64 * (BYTES / 64), BYTES / 64 };
+	static uint64_t nr;
+	struct iovec part = { at + nr % 32 * (BYTES / 64), BYTES / 64 };
 
 	write_some(at, n);
-	/* After the cut it makes it be taken again: a few times only. */
-	if (!(n % 150) && n < 6 * 150)
-		syscall(SYS_process_madvise, PIDFD_SELF, &part, 1, MADV_REMOVE, 0);
+	pace(2000);
+	/* After the cut it would make it be taken again. */
+	if (sem_trywait(&outside->ask))
+		return;
+	syscall(SYS_process_madvise, PIDFD_SELF, &part, 1, MADV_REMOVE, 0);
+	nr++;
+	sem_post(&outside->done);
 }
 
 /* Only the first half is mapped at most times. */
@@ -104,7 +133,7 @@ static void do_grow(uint64_t n)
 	for (size_t i = BYTES / 2; i < BYTES; i += 16 * RIG_PAGE)
 		*(uint64_t *)(at + i) = n + i;
 	mremap(at, BYTES, BYTES / 2, 0);
-	usleep(2000);
+	pace(2000);
 }
 
 static void do_fork(uint64_t n)
@@ -117,21 +146,37 @@ static void do_fork(uint64_t n)
 	}
 	write_some(at, ~n);
 	waitpid(pid, NULL, 0);
+	pace(2000);
 }
 
 static void write_outside(uint64_t n)
 {
-	outside->writing++;
-	if (!outside->hold)
-		write_some(at, n);
-	outside->writing--;
+	pthread_mutex_lock(&outside->write);
+	write_some(at, n);
+	pthread_mutex_unlock(&outside->write);
+	pace(2000);
 }
 
 static void hold_outside(bool hold)
 {
-	outside->hold = hold;
-	while (hold && outside->writing)
-		usleep(100);
+	if (!hold) {
+		pthread_mutex_unlock(&outside->write);
+		return;
+	}
+	if (now->asked) {
+		sem_post(&outside->ask);
+		sem_wait(&outside->done);
+	}
+	pthread_mutex_lock(&outside->write);
+}
+
+/* The last one outside was killed, perhaps while it had the mutex. */
+static void init_outside(void)
+{
+	pthread_mutexattr_t attr;
+
+	RIG_NEED(!pthread_mutexattr_init(&attr) && !pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED));
+	RIG_NEED(!pthread_mutex_init(&outside->write, &attr) && !sem_init(&outside->ask, 1, 0) && !sem_init(&outside->done, 1, 0));
 }
 
 /* Its grandchild is nobody's child that bcr knows of, and gone soon. */
@@ -146,6 +191,7 @@ static void do_fork_away(uint64_t n)
 	}
 	waitpid(pid, NULL, 0);
 	write_some(at, ~n);
+	pace(2000);
 }
 
 /* A second mapping of a part, through which it is written, and which goes again. */
@@ -159,7 +205,7 @@ static void do_second_mapping(uint64_t n)
 	for (size_t i = 0; i < part; i += RIG_PAGE)
 		*(uint64_t *)(second + i) = n + i;
 	munmap(second, part);
-	usleep(500);
+	pace(500);
 }
 
 /* What a mapping says of its pages goes with it, and others have them still. */
@@ -172,7 +218,7 @@ static void do_unmap(uint64_t n)
 			*(uint64_t *)(at + n * part + i) = n + i;
 		munmap(at + n * part, part);
 	}
-	usleep(8000);
+	pace(8000);
 }
 
 static void do_move(uint64_t n)
@@ -184,7 +230,7 @@ static void do_move(uint64_t n)
 	if (at == MAP_FAILED)
 		_exit(3);
 	write_some(at, n);
-	usleep(10000);
+	pace(10000);
 }
 
 static void do_protect(uint64_t n)
@@ -193,8 +239,9 @@ static void do_protect(uint64_t n)
 
 	write_some(at, n);
 	mprotect(at + n % 16 * part, part, PROT_READ);
-	usleep(300);
+	pace(300);
 	mprotect(at + n % 16 * part, part, PROT_READ | PROT_WRITE);
+	pace(2000);
 }
 
 static int file = -1;
@@ -228,7 +275,7 @@ static const struct behaviour behaviours[] = {
 	{ "direct reads", do_direct_read, .ahead = true, .prepare = prepare_file },
 	{ "mprotect of parts", do_protect, .ahead = false },
 	{ "taken out", do_remove, .ahead = false },
-	{ "taken out by process_madvise", do_remove_self, .ahead = false },
+	{ "taken out by process_madvise", do_remove_self, .ahead = false, .asked = true },
 	{ "grown and shrunk", do_grow, .ahead = false, .prepare = prepare_half },
 	{ "forks", do_fork, .ahead = false },
 	{ "forks that leave the tree", do_fork_away, .ahead = false },
@@ -270,7 +317,7 @@ static void one(const struct behaviour *b)
 	struct rig r;
 
 	now = b;
-	memset(outside, 0, sizeof(*outside)); /* the last one outside was killed, perhaps while it wrote */
+	init_outside();
 	at = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	RIG_NEED(at != MAP_FAILED);
 	rig_start(&r, target);

@@ -86,35 +86,14 @@ void step_observe_running_undo(struct flow *f)
 	f->running = NULL;
 }
 
-struct adder {
-	int (*add)(void *ctx, pid_t pid, pid_t tid);
-	void *ctx;
-};
-
-static int add_thread(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs)
-{
-	const struct adder *a = ctx;
-
-	(void)regs;
-	return a->add(a->ctx, pid, tid);
-}
-
-/* The freezer lists the tree by the observer's program. */
-static int list_threads(void *arg, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
-{
-	struct flow *f = arg;
-	struct adder a = { add, ctx };
-
-	return observer_list(f->observer, stopping, add_thread, &a);
-}
-
 int step_prepare_freeze(struct flow *f)
 {
 	int err = f->freeze ? 0 : freeze_create(f->req->freezer, f->req->root, f->req->timeout_s, &f->freeze);
 
 	if (err)
 		return err;
-	f->lister = (struct freeze_lister){ f, list_threads };
+	/* The freezer lists the tree by the observer's program. */
+	f->lister = (struct freeze_lister){ f->observer, observer_list };
 	freeze_set_lister(f->freeze, &f->lister);
 	freeze_set_waits(f->freeze, f->waits);
 	return 0;

@@ -291,10 +291,26 @@ int observer_each_thread(struct observer *o,
 	return o->ops->threads ? o->ops->threads(o->state, fn, ctx) : 0;
 }
 
-int observer_list(struct observer *o, bool stopping, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx)
+struct adder {
+	int (*add)(void *ctx, pid_t pid, pid_t tid);
+	void *ctx;
+};
+
+static int add_thread(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs)
 {
+	const struct adder *a = ctx;
+
+	(void)regs;
+	return a->add(a->ctx, pid, tid);
+}
+
+int observer_list(void *observer, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx)
+{
+	struct observer *o = observer;
+	struct adder a = { add, ctx };
+
 	if (!o->ops->list)
 		return -EOPNOTSUPP;
 	int err = o->ops->list(o->state, stopping);
-	return err ? err : o->ops->threads(o->state, fn, ctx);
+	return err ? err : o->ops->threads(o->state, add_thread, &a);
 }

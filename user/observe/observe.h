@@ -97,8 +97,8 @@ struct observe_ops {
 	 * (file_id 0: a new one) of now. -EOPNOTSUPP: so much has changed that a whole run is better; this one is of
 	 * no more use. The others give what was read, then or later: descriptor() brings the i-th of observation.fds
 	 * up to date; tasks() fills an observation with tasks and identities, without paths; threads() calls fn for
-	 * each live thread, with its registers. list() reads tasks and threads, for threads() (no registers), also while some
-	 * still run: 0, -EAGAIN (the tree changed), or a reported errno. read() with OBSERVE_LISTED need not read
+	 * each live thread, with its registers. list() reads tasks and threads, for threads() (registers are NULL, or, with
+	 * `stopping`, those of threads that may still run): 0, -EAGAIN (the tree changed), or a reported errno. read() with OBSERVE_LISTED need not read
 	 * again what list() has.
 	 */
 	int (*read)(void *state, enum observe_moment moment, enum observe_change *ret);
@@ -163,10 +163,10 @@ int observer_each_thread(struct observer *o,
 
 /*
  * Lists the live threads of the tree, as it is now, fast: parents before children, leaders first; `stopping`: inside a stop, perhaps
- * before all of it stands still. 0, -EAGAIN (it changed meanwhile, try again), -EOPNOTSUPP (not reported: the back end
- * cannot), or a reported errno.
+ * before all of it stands still. `observer` is a struct observer: this is a struct freeze_lister's list(), and returns as
+ * it does.
  */
-int observer_list(struct observer *o, bool stopping, int (*fn)(void *ctx, pid_t pid, pid_t tid, const struct cpu_regs *regs), void *ctx);
+int observer_list(void *observer, bool stopping, int (*add)(void *ctx, pid_t pid, pid_t tid), void *ctx);
 
 /* Accepts NULL. */
 void observer_close(struct observer *o);

@@ -284,7 +284,7 @@ static int copy_places(struct tracker *t, struct shared_object *o, const spans *
 				err = copy_range(t, o, fd, nr, at, at + bytes);
 		}
 	}
-	if (o->pieces.nr)
+	if (o->pieces.nr > nr)
 		qsort(o->pieces.v, o->pieces.nr, sizeof(*o->pieces.v), compare_pieces);
 	return err;
 }
