@@ -62,6 +62,7 @@ static struct rig_shared *rig_shared;
 static const char *rig_base = ".";
 static bool rig_foreign;  /* the target has write protection of its own, which is to be overlooked */
 static bool rig_refusals_do_not_matter;
+static void (*rig_before_follow)(void);    /* NULL, or: called when memory has been looked at, and hints are followed next */
 static void (*rig_hold_others)(bool hold); /* NULL, or: those who write from outside pause while the target is stopped */
 static char rig_dir[64]; /* for files of targets, too */
 
@@ -406,6 +407,8 @@ static inline int rig_cut_once(struct rig *r)
 	RIG_NEED(!err);
 	struct model *m = rig_observe(r, false);
 	RIG_NEED(!tracker_ready(r->tracker, m));
+	if (rig_before_follow)
+		rig_before_follow();
 	RIG_NEED(!tracker_follow(r->tracker));
 	uint64_t begin_ns = rig_now_ns(), spent_ns = 0;
 	bool same = false;
