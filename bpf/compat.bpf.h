@@ -101,32 +101,32 @@ static __always_inline struct fpu *task_fpu(struct task_struct *t)
 	return (void *)t + bpf_core_type_size(struct task_struct);
 }
 
-/* The word with MMF_*: dumpable in the lowest two bits. Since Linux 6.18 a bitmap type, a plain word before. */
-static __always_inline __u64 mm_flags(struct mm_struct *mm)
+/* Of a copy, the word with MMF_*: dumpable in the lowest two bits. Since Linux 6.18 a bitmap type, a plain word before. */
+static __always_inline __u64 mm_flags(const struct mm_struct *mm)
 {
-	struct mm_struct___flags_bitmap *bitmap = (void *)mm;
-	struct mm_struct___flags_word *word = (void *)mm;
+	const struct mm_struct___flags_bitmap *bitmap = (void *)mm;
+	const struct mm_struct___flags_word *word = (void *)mm;
 
 	if (bpf_core_field_exists(bitmap->flags.__mm_flags))
-		return BPF_CORE_READ(bitmap, flags.__mm_flags[0]);
-	return BPF_CORE_READ(word, flags);
+		return bitmap->flags.__mm_flags[0];
+	return word->flags;
 }
 
 /*
- * A number that grows whenever somebody has held the lock of the address space for writing, without which mappings do
+ * Of a copy, a number that grows whenever somebody has held the lock of the address space for writing, without which mappings do
  * not change. There with per-mapping locks since Linux 6.4, a seqcount since 6.14; false: not there.
  */
-static __always_inline bool mm_changes(struct mm_struct *mm, __u64 *ret)
+static __always_inline bool mm_changes(const struct mm_struct *mm, __u64 *ret)
 {
-	struct mm_struct___seqcount *seqcount = (void *)mm;
-	struct mm_struct___seq_int *plain = (void *)mm;
+	const struct mm_struct___seqcount *seqcount = (void *)mm;
+	const struct mm_struct___seq_int *plain = (void *)mm;
 
 	if (bpf_core_field_exists(seqcount->mm_lock_seq.sequence)) {
-		*ret = BPF_CORE_READ(seqcount, mm_lock_seq.sequence);
+		*ret = seqcount->mm_lock_seq.sequence;
 		return true;
 	}
 	if (bpf_core_field_exists(plain->mm_lock_seq)) {
-		*ret = BPF_CORE_READ(plain, mm_lock_seq);
+		*ret = plain->mm_lock_seq;
 		return true;
 	}
 	return false;

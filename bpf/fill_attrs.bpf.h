@@ -47,21 +47,20 @@ struct signal_struct___attrs {
 
 #pragma clang attribute pop
 
-static __always_inline void fill_cred_attrs(struct thread_record *r, struct cred *cred)
+/* `cred` is a copy. */
+static __always_inline void fill_cred_attrs(struct thread_record *r, const struct cred *cred)
 {
-	struct cred___attrs *c = (void *)cred;
+	const struct cred___attrs *c = (void *)cred;
 
 	if (bpf_core_field_exists(c->session_keyring)) {
-		r->session_keyring = (__u64)BPF_CORE_READ(c, session_keyring);
-		r->process_keyring = (__u64)BPF_CORE_READ(c, process_keyring);
-		r->thread_keyring = (__u64)BPF_CORE_READ(c, thread_keyring);
+		r->session_keyring = (__u64)c->session_keyring;
+		r->process_keyring = (__u64)c->process_keyring;
+		r->thread_keyring = (__u64)c->thread_keyring;
 	}
 	if (bpf_core_field_exists(c->security)) {
-		void *security = BPF_CORE_READ(c, security);
-
 		/* Fails where modules keep less than that, or nothing: the words stay 0. */
-		if (security)
-			bpf_probe_read_kernel(r->lsm, sizeof(r->lsm), security);
+		if (c->security)
+			bpf_probe_read_kernel(r->lsm, sizeof(r->lsm), c->security);
 	}
 }
 
@@ -85,19 +84,22 @@ static __always_inline void fill_thread_attrs(struct thread_record *r, struct ta
 	}
 }
 
-static __always_inline void fill_process_attrs(struct task_record *r, struct signal_struct *signal, struct mm_struct *mm)
+/* `signal` is a copy. */
+static __always_inline void fill_signal_attrs(struct task_record *r, const struct signal_struct *signal)
 {
-	struct signal_struct___attrs *s = (void *)signal;
-	struct mm_struct___attrs *m = (void *)mm;
+	const struct signal_struct___attrs *s = (void *)signal;
 
-	if (bpf_core_field_exists(s->autogroup)) {
-		struct autogroup___attrs *ag = BPF_CORE_READ(s, autogroup);
+	if (bpf_core_field_exists(s->autogroup) && s->autogroup)
+		r->autogroup_nice = BPF_CORE_READ(s->autogroup, nice);
+}
 
-		if (ag)
-			r->autogroup_nice = BPF_CORE_READ(ag, nice);
-	}
-	if (mm && bpf_core_field_exists(m->membarrier_state))
-		r->membarrier_state = BPF_CORE_READ(m, membarrier_state.counter);
+/* `mm` is a copy. */
+static __always_inline void fill_mm_attrs(struct task_record *r, const struct mm_struct *mm)
+{
+	const struct mm_struct___attrs *m = (void *)mm;
+
+	if (bpf_core_field_exists(m->membarrier_state))
+		r->membarrier_state = m->membarrier_state.counter;
 }
 
 #endif

@@ -17,12 +17,13 @@ static __always_inline __u64 at_most(__u64 bytes, __u64 max)
 
 static __always_inline void pid_at(struct pid *pid, __u32 level, __u32 *nr, __u64 *ns)
 {
-	void *upid = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-		     level * bpf_core_type_size(struct upid);
-	struct upid *u = upid;
+	__u8 copy[32] = {};
+	struct upid *u = (void *)copy;
 
-	*nr = BPF_CORE_READ(u, nr);
-	*ns = (__u64)BPF_CORE_READ(u, ns);
+	bpf_probe_read_kernel(copy, at_most(bpf_core_type_size(struct upid), sizeof(copy)),
+			      (void *)pid + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid));
+	*nr = u->nr;
+	*ns = (__u64)u->ns;
 }
 
 /* The pid namespace of whoever runs the program, which is bcr every time: pids are shown as seen there. */
@@ -49,7 +50,7 @@ static __always_inline __u32 pid_seen(struct pid *pid)
 
 	if (!observer_ns)
 		find_observer();
-	if (!pid || BPF_CORE_READ(pid, level) < observer_level)
+	if (!pid || (observer_level && BPF_CORE_READ(pid, level) < observer_level))
 		return 0;
 	pid_at(pid, observer_level, &nr, &ns);
 	return ns == observer_ns ? nr : 0;

@@ -104,6 +104,18 @@ struct {
 	__type(value, struct extra_record);
 } extras SEC(".maps");
 
+/*
+ * A structure of the kernel of which many fields are wanted is copied whole, and they are taken from the copy by plain
+ * loads: the helper that reads one field takes as long as for 200 bytes. Used by one run of one program at a time.
+ */
+static __u8 mm_copy[4096], signal_copy[4096], cred_copy[1024], fs_copy[512], restart_copy[256];
+
+#define COPY_OF(copy, src)                                                                                         \
+	({                                                                                                         \
+		bpf_probe_read_kernel(copy, at_most(bpf_core_type_size(typeof(*(src))), sizeof(copy)), src);       \
+		(const typeof(*(src)) *)(copy);                                                                    \
+	})
+
 /* The compiler has no memset for more than a few hundred bytes; the helper clears what it could not read. */
 static __always_inline void zero(void *dst, __u32 bytes)
 {
@@ -310,34 +322,36 @@ static __always_inline void fill_namespaces(struct task_record *r, const struct 
 		r->ns.time = BPF_CORE_READ(ns, time_ns, ns.inum);
 }
 
-static __always_inline void fill_mm(struct task_record *r, const struct task_record *before, struct mm_struct *mm)
+static __always_inline void fill_mm(struct task_record *r, const struct task_record *before, struct mm_struct *at)
 {
+	const struct mm_struct *mm = COPY_OF(mm_copy, at);
 	__u64 auxv_bytes = bpf_core_field_size(mm->saved_auxv);
-	struct file *exe = BPF_CORE_READ(mm, exe_file);
+	struct file *exe = mm->exe_file;
 
-	r->mm = (__u64)mm;
-	r->mm_users = BPF_CORE_READ(mm, mm_users.counter);
+	r->mm = (__u64)at;
+	r->mm_users = mm->mm_users.counter;
 	r->mm_flags = mm_flags(mm);
-	r->mm_def_flags = BPF_CORE_READ(mm, def_flags);
+	r->mm_def_flags = mm->def_flags;
 	r->has_mm_changes = mm_changes(mm, &r->mm_changes);
-	r->map_count = BPF_CORE_READ(mm, map_count);
-	r->vdso = (__u64)BPF_CORE_READ(mm, context.vdso);
+	r->map_count = mm->map_count;
+	r->vdso = (__u64)mm->context.vdso;
 	if (bpf_core_field_exists(mm->context.ldt))
-		r->ldt = BPF_CORE_READ(mm, context.ldt) != NULL;
-	r->start_code = BPF_CORE_READ(mm, start_code);
-	r->end_code = BPF_CORE_READ(mm, end_code);
-	r->start_data = BPF_CORE_READ(mm, start_data);
-	r->end_data = BPF_CORE_READ(mm, end_data);
-	r->start_stack = BPF_CORE_READ(mm, start_stack);
-	r->start_brk = BPF_CORE_READ(mm, start_brk);
-	r->brk = BPF_CORE_READ(mm, brk);
-	r->arg_start = BPF_CORE_READ(mm, arg_start);
-	r->arg_end = BPF_CORE_READ(mm, arg_end);
-	r->env_start = BPF_CORE_READ(mm, env_start);
-	r->env_end = BPF_CORE_READ(mm, env_end);
+		r->ldt = mm->context.ldt != NULL;
+	r->start_code = mm->start_code;
+	r->end_code = mm->end_code;
+	r->start_data = mm->start_data;
+	r->end_data = mm->end_data;
+	r->start_stack = mm->start_stack;
+	r->start_brk = mm->start_brk;
+	r->brk = mm->brk;
+	r->arg_start = mm->arg_start;
+	r->arg_end = mm->arg_end;
+	r->env_start = mm->env_start;
+	r->env_end = mm->env_end;
 	auxv_bytes = at_most(auxv_bytes, sizeof(r->auxv));
 	r->nr_auxv = auxv_bytes / 8;
-	bpf_probe_read_kernel(r->auxv, auxv_bytes, (void *)mm + bpf_core_field_offset(mm->saved_auxv));
+	bpf_probe_read_kernel(r->auxv, auxv_bytes, (void *)at + bpf_core_field_offset(mm->saved_auxv));
+	fill_mm_attrs(r, mm);
 	if (exe && before && before->exe.file == (__u64)exe)
 		bpf_probe_read_kernel(&r->exe, sizeof(r->exe), &before->exe);
 	else if (exe)
@@ -346,36 +360,38 @@ static __always_inline void fill_mm(struct task_record *r, const struct task_rec
 
 static __always_inline void fill_signal(struct task_record *r, struct task_struct *t)
 {
-	struct signal_struct *signal = BPF_CORE_READ(t, signal);
+	struct signal_struct *at = BPF_CORE_READ(t, signal);
+	const struct signal_struct *signal = COPY_OF(signal_copy, at);
 
-	r->nr_threads = BPF_CORE_READ(signal, nr_threads);
-	r->signal_flags = BPF_CORE_READ(signal, flags);
-	r->group_exit_code = BPF_CORE_READ(signal, group_exit_code);
-	r->child_subreaper = BPF_CORE_READ_BITFIELD_PROBED(signal, is_child_subreaper);
-	r->oom_score_adj = BPF_CORE_READ(signal, oom_score_adj);
-	r->pgid = pid_seen(BPF_CORE_READ(signal, pids[PIDTYPE_PGID]));
-	r->sid = pid_seen(BPF_CORE_READ(signal, pids[PIDTYPE_SID]));
-	bpf_probe_read_kernel(r->rlimits, sizeof(r->rlimits),
-			      (void *)signal + bpf_core_field_offset(signal->rlim));
-	r->real_queued = hrtimer_is_queued(&signal->real_timer);
-	r->real_remaining_ns = hrtimer_remaining(&signal->real_timer);
-	r->real_interval_ns = BPF_CORE_READ(signal, it_real_incr);
-	r->cpu_expires_ns[0] = BPF_CORE_READ(signal, it[0].expires);
-	r->cpu_expires_ns[1] = BPF_CORE_READ(signal, it[1].expires);
-	r->cpu_interval_ns[0] = BPF_CORE_READ(signal, it[0].incr);
-	r->cpu_interval_ns[1] = BPF_CORE_READ(signal, it[1].incr);
-	r->cputimer_active = BPF_CORE_READ(signal, posix_cputimers.timers_active);
+	r->nr_threads = signal->nr_threads;
+	r->signal_flags = signal->flags;
+	r->group_exit_code = signal->group_exit_code;
+	r->child_subreaper = BPF_CORE_READ_BITFIELD(signal, is_child_subreaper);
+	r->oom_score_adj = signal->oom_score_adj;
+	r->pgid = pid_seen(signal->pids[PIDTYPE_PGID]);
+	r->sid = pid_seen(signal->pids[PIDTYPE_SID]);
+	bpf_probe_read_kernel(r->rlimits, sizeof(r->rlimits), (void *)at + bpf_core_field_offset(signal->rlim));
+	r->real_queued = hrtimer_is_queued(&at->real_timer);
+	if (r->real_queued)
+		r->real_remaining_ns = hrtimer_remaining(&at->real_timer);
+	r->real_interval_ns = signal->it_real_incr;
+	r->cpu_expires_ns[0] = signal->it[0].expires;
+	r->cpu_expires_ns[1] = signal->it[1].expires;
+	r->cpu_interval_ns[0] = signal->it[0].incr;
+	r->cpu_interval_ns[1] = signal->it[1].incr;
+	r->cputimer_active = signal->posix_cputimers.timers_active;
 	if (r->cputimer_active) {
-		r->utime_ns = BPF_CORE_READ(signal, cputimer.cputime_atomic.utime.counter);
-		r->stime_ns = BPF_CORE_READ(signal, cputimer.cputime_atomic.stime.counter);
-		r->sum_exec_ns = BPF_CORE_READ(signal, cputimer.cputime_atomic.sum_exec_runtime.counter);
+		r->utime_ns = signal->cputimer.cputime_atomic.utime.counter;
+		r->stime_ns = signal->cputimer.cputime_atomic.stime.counter;
+		r->sum_exec_ns = signal->cputimer.cputime_atomic.sum_exec_runtime.counter;
 	} else {
-		r->utime_ns = BPF_CORE_READ(signal, utime);
-		r->stime_ns = BPF_CORE_READ(signal, stime);
-		r->sum_exec_ns = BPF_CORE_READ(signal, sum_sched_runtime);
+		r->utime_ns = signal->utime;
+		r->stime_ns = signal->stime;
+		r->sum_exec_ns = signal->sum_sched_runtime;
 	}
 
-	struct tty_struct *tty = BPF_CORE_READ(signal, tty);
+	fill_signal_attrs(r, signal);
+	struct tty_struct *tty = signal->tty;
 	if (tty)
 		r->ctty_rdev = BPF_CORE_READ(tty, driver, major) << 20 |
 			       (BPF_CORE_READ(tty, driver, minor_start) + BPF_CORE_READ(tty, index));
@@ -448,46 +464,51 @@ static __always_inline void fill_shared(struct task_record *r, struct task_struc
 		r->files_users = BPF_CORE_READ(files, count.counter);
 	}
 	if (r->fs) {
-		struct fs_struct *fs = (void *)r->fs;
+		const struct fs_struct *fs = COPY_OF(fs_copy, (struct fs_struct *)r->fs);
 
-		r->fs_users = BPF_CORE_READ(fs, users);
-		r->umask = BPF_CORE_READ(fs, umask);
-		fill_dir(&r->cwd, before ? &before->cwd : NULL, BPF_CORE_READ(fs, pwd.mnt), BPF_CORE_READ(fs, pwd.dentry));
-		fill_dir(&r->root, before ? &before->root : NULL, BPF_CORE_READ(fs, root.mnt), BPF_CORE_READ(fs, root.dentry));
+		r->fs_users = fs->users;
+		r->umask = fs->umask;
+		fill_dir(&r->cwd, before ? &before->cwd : NULL, fs->pwd.mnt, fs->pwd.dentry);
+		fill_dir(&r->root, before ? &before->root : NULL, fs->root.mnt, fs->root.dentry);
 	}
 	struct mm_struct *mm = BPF_CORE_READ(t, mm);
 	if (mm)
 		fill_mm(r, before, mm);
-	fill_process_attrs(r, BPF_CORE_READ(t, signal), mm);
 }
 
-/* Sets are 64 bits wide in every version; since Linux 6.3 one word, an array of two halves before. */
-#define READ_CAPS(dst, cred, field)                                                                \
-	bpf_probe_read_kernel(&(dst), sizeof(dst), (void *)(cred) + bpf_core_field_offset((cred)->field))
-
-static __always_inline void fill_caps(struct thread_record *r, struct cred *cred)
+/*
+ * Sets are 64 bits wide in every version; since Linux 6.3 one word, an array of two halves before. The barrier keeps the
+ * compiler from making one load of it, of a field whose type libbpf would want to know.
+ */
+static __always_inline __u64 word_at(const void *copy, __u64 offset)
 {
-	READ_CAPS(r->cap_inh, cred, cap_inheritable);
-	READ_CAPS(r->cap_prm, cred, cap_permitted);
-	READ_CAPS(r->cap_eff, cred, cap_effective);
-	READ_CAPS(r->cap_bnd, cred, cap_bset);
-	READ_CAPS(r->cap_amb, cred, cap_ambient);
+	barrier_var(offset);
+	return *(const __u64 *)(copy + offset);
+}
+
+static __always_inline void fill_caps(struct thread_record *r, const struct cred *cred)
+{
+	r->cap_inh = word_at(cred, bpf_core_field_offset(cred->cap_inheritable));
+	r->cap_prm = word_at(cred, bpf_core_field_offset(cred->cap_permitted));
+	r->cap_eff = word_at(cred, bpf_core_field_offset(cred->cap_effective));
+	r->cap_bnd = word_at(cred, bpf_core_field_offset(cred->cap_bset));
+	r->cap_amb = word_at(cred, bpf_core_field_offset(cred->cap_ambient));
 }
 
 static __always_inline void fill_creds(struct thread_record *r, struct task_struct *t)
 {
-	struct cred *cred = (void *)BPF_CORE_READ(t, cred);
-	struct group_info *groups = BPF_CORE_READ(cred, group_info);
+	const struct cred *cred = COPY_OF(cred_copy, BPF_CORE_READ(t, cred));
+	struct group_info *groups = cred->group_info;
 
-	r->uid = BPF_CORE_READ(cred, uid.val);
-	r->gid = BPF_CORE_READ(cred, gid.val);
-	r->euid = BPF_CORE_READ(cred, euid.val);
-	r->egid = BPF_CORE_READ(cred, egid.val);
-	r->suid = BPF_CORE_READ(cred, suid.val);
-	r->sgid = BPF_CORE_READ(cred, sgid.val);
-	r->fsuid = BPF_CORE_READ(cred, fsuid.val);
-	r->fsgid = BPF_CORE_READ(cred, fsgid.val);
-	r->securebits = BPF_CORE_READ(cred, securebits);
+	r->uid = cred->uid.val;
+	r->gid = cred->gid.val;
+	r->euid = cred->euid.val;
+	r->egid = cred->egid.val;
+	r->suid = cred->suid.val;
+	r->sgid = cred->sgid.val;
+	r->fsuid = cred->fsuid.val;
+	r->fsgid = cred->fsgid.val;
+	r->securebits = cred->securebits;
 	fill_caps(r, cred);
 	r->no_new_privs = (t->atomic_flags >> PFA_NO_NEW_PRIVS) & 1;
 	r->group_info = (__u64)groups;
@@ -512,16 +533,18 @@ static __always_inline __u32 add_many_groups(struct thread_record *r, struct tas
 
 static __always_inline void fill_restart(struct thread_record *r, struct task_struct *t)
 {
-	r->restart_fn = (__u64)BPF_CORE_READ(t, restart_block.fn);
-	r->restart_clockid = BPF_CORE_READ(t, restart_block.nanosleep.clockid);
-	r->restart_rmtp = (__u64)BPF_CORE_READ(t, restart_block.nanosleep.rmtp);
-	r->restart_expires_ns = BPF_CORE_READ(t, restart_block.nanosleep.expires);
-	r->restart_futex_ns = BPF_CORE_READ(t, restart_block.futex.time);
+	const struct restart_block *block = COPY_OF(restart_copy, &t->restart_block);
+
+	r->restart_fn = (__u64)block->fn;
+	r->restart_clockid = block->nanosleep.clockid;
+	r->restart_rmtp = (__u64)block->nanosleep.rmtp;
+	r->restart_expires_ns = block->nanosleep.expires;
+	r->restart_futex_ns = block->futex.time;
 	r->now_boot_ns = bpf_ktime_get_boot_ns();
 	r->now_tai_ns = bpf_ktime_get_tai_ns();
-	r->poll_has_timeout = BPF_CORE_READ(t, restart_block.poll.has_timeout);
-	r->poll_sec = BPF_CORE_READ(t, restart_block.poll.tv_sec);
-	r->poll_nsec = BPF_CORE_READ(t, restart_block.poll.tv_nsec);
+	r->poll_has_timeout = block->poll.has_timeout;
+	r->poll_sec = block->poll.tv_sec;
+	r->poll_nsec = block->poll.tv_nsec;
 }
 
 /* Registers and FPU state: only of a thread that the kernel has put aside are they in memory. */
@@ -681,16 +704,19 @@ static __always_inline void finish_task(struct task_record *r, struct task_struc
 	r->sigpending = BPF_CORE_READ(signal, shared_pending.signal.sig[0]);
 }
 
-/* Once, after loading. */
+/* Once, after loading. 0; 1: a structure of this kernel is larger than what it is copied to. */
 SEC("syscall")
-int find_restarts(void *ctx)
+int get_ready(void *ctx)
 {
 	static const char nanosleep[] = "hrtimer_nanosleep_restart", futex[] = "futex_wait_restart", poll[] = "do_restart_poll";
 
 	bpf_kallsyms_lookup_name(nanosleep, sizeof(nanosleep), 0, &nanosleep_restart);
 	bpf_kallsyms_lookup_name(futex, sizeof(futex), 0, &futex_restart);
 	bpf_kallsyms_lookup_name(poll, sizeof(poll), 0, &poll_restart);
-	return 0;
+	return bpf_core_type_size(struct mm_struct) > sizeof(mm_copy) ||
+	       bpf_core_type_size(struct signal_struct) > sizeof(signal_copy) ||
+	       bpf_core_type_size(struct cred) > sizeof(cred_copy) || bpf_core_type_size(struct fs_struct) > sizeof(fs_copy) ||
+	       bpf_core_type_size(struct restart_block) > sizeof(restart_copy);
 }
 
 SEC("syscall")

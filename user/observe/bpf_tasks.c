@@ -86,7 +86,7 @@ static int map_arrays(struct bpf_state *s)
 
 int bpf_tasks_load(struct bpf_state *s)
 {
-	uint32_t ret;
+	uint32_t too_large;
 
 	bpf_tasks_unload(s);
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .btf_custom_path = kernel_types_path());
@@ -100,9 +100,11 @@ int bpf_tasks_load(struct bpf_state *s)
 		err = task_bpf__load(s->task);
 	if (err)
 		return fail(err, "load the BPF programs for processes (-v4 shows the kernel's words)");
-	err = bpf_run_program(s->task->progs.find_restarts, &ret);
+	err = bpf_run_program(s->task->progs.get_ready, &too_large);
 	if (err)
 		return err;
+	if (too_large)
+		return fail(-E2BIG, "structures of this kernel are larger than the BPF programs for processes know; use --observe=proc");
 	if (!s->open_coded) {
 		s->procs_iter = bpf_program__attach_iter(s->task->progs.observe_procs_iter, NULL);
 		if (!s->procs_iter)
