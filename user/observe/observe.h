@@ -202,4 +202,10 @@ void vma_facts_name(struct vma_facts *facts, const char *path);
  */
 int observe_add_vma(struct mm *mm, pid_t pid, const struct vma_facts *facts);
 
+/*
+ * What the link `name` below /proc/PID (dirfd) leads to: inode, device, file system and name go to `rec`, where it points to
+ * *path, which is owned. 0 or a negative errno, not reported; *path may be set all the same.
+ */
+int observe_link(int dirfd, const char *name, struct file_record *rec, char **path);
+
 #endif

@@ -295,6 +295,15 @@ static int task_links(struct proc_run *r, size_t at)
 	return err ? err : proc_other(r, at, "root", &id->root);
 }
 
+/* What is refused does not keep the rest from being observed: all refusals go into one list. */
+static void note_refusal(int *err, bool *refused)
+{
+	if (*err != -EOPNOTSUPP)
+		return;
+	*refused = true;
+	*err = 0;
+}
+
 static int run_objects(struct proc_run *r)
 {
 	struct ident_map mms = {}, tables = {};
@@ -309,12 +318,10 @@ static int run_objects(struct proc_run *r)
 		err = task_links(r, at);
 		if (!err && first_with(&mms, id->mm, &err))
 			err = proc_maps(r, at);
-		if (err == -EOPNOTSUPP) {
-			refused = true;
-			err = 0;
-		}
+		note_refusal(&err, &refused);
 		if (!err && first_with(&tables, id->files, &err))
 			err = proc_fds(r, at);
+		note_refusal(&err, &refused);
 	}
 	if (!err)
 		err = proc_fd_idents(r);

@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "kinds/kinds.h"
 #include "observe/proc.h"
+#include "sys/fdio.h"
 #include "sys/uapi.h"
 
 /* Inode, device and file system behind a link of /proc. */
@@ -57,22 +58,30 @@ static void fill_name(struct file_record *rec, const char *path)
 	snprintf(rec->name, sizeof(rec->name), "%.31s", colon ? colon + 1 : path);
 }
 
+int observe_link(int dirfd, const char *name, struct file_record *rec, char **path)
+{
+	int err = proc_readlink(dirfd, name, path);
+
+	if (!err)
+		err = fill_inode(dirfd, name, rec);
+	if (!err)
+		fill_name(rec, *path);
+	return err;
+}
+
 int proc_other(struct proc_run *r, size_t at, const char *name, uint64_t *ret)
 {
 	pid_t pid = r->o->m->tasks.v[at].pid;
 	struct observed_file of = { .rec = { .tgid = pid, .fd = -1 } };
-	int err = proc_readlink(r->dirs.v[at], name, &of.path);
+	int err = observe_link(r->dirs.v[at], name, &of.rec, &of.path);
 
 	*ret = 0;
 	if (err == -ENOENT && !strcmp(name, "exe")) /* it has unmapped its program */
 		return 0;
-	if (!err)
-		err = fill_inode(r->dirs.v[at], name, &of.rec);
 	if (err) {
 		free(of.path);
 		return proc_fail(err, pid, name);
 	}
-	fill_name(&of.rec, of.path);
 	of.rec.file = ident_mix_string(ident_mix(of.rec.dev, of.rec.ino), of.path);
 	*ret = of.rec.file;
 	if (ident_map_find(&r->others, *ret)) {
@@ -187,12 +196,9 @@ static int fill_descriptor(int dir, int pidfd, struct observed_file *of)
 	char name[32];
 
 	snprintf(name, sizeof(name), "fd/%d", of->rec.fd);
-	int err = proc_readlink(dir, name, &of->path);
-	if (!err)
-		err = fill_inode(dir, name, &of->rec);
+	int err = observe_link(dir, name, &of->rec, &of->path);
 	if (err)
 		return err;
-	fill_name(&of->rec, of->path);
 	/* fdinfo first: whether it is an O_PATH descriptor, which answers no system call, is among its flags. */
 	err = fill_fdinfo(dir, of);
 	return err ? err : fill_from_duplicate(pidfd, &of->rec);
@@ -203,9 +209,14 @@ int proc_fds(struct proc_run *r, size_t at)
 	const struct task *t = &r->o->m->tasks.v[at];
 	pid_t pid = t->pid, via = task_living(t)->tid;
 	int dir = r->dirs.v[at];
-	_cleanup_close_ int pidfd = syscall(SYS_pidfd_open, via, via == pid ? 0 : BCR_PIDFD_THREAD);
+	_cleanup_close_ int pidfd = -1;
 	proc_numbers fds = {};
-	int err = pidfd < 0 ? -errno : proc_list(dir, "fd", &fds);
+	int err = pidfd_of_living(pid, via, &pidfd);
+
+	if (err == -EOPNOTSUPP)
+		return err;
+	if (!err)
+		err = proc_list(dir, "fd", &fds);
 
 	for (size_t i = 0; !err && i < fds.nr; i++) {
 		struct observed_file *of = VEC_ADD(&r->o->fds);

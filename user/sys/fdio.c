@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "sys/proc.h"
 #include "sys/uapi.h"
 
@@ -45,23 +46,34 @@ int read_exact(int fd, void *buf, size_t len_bytes)
 	return 0;
 }
 
-static int fd_of_task(pid_t tid, unsigned flags, int fd, int *ret)
+int pidfd_of_living(pid_t pid, pid_t living, int *ret)
 {
-	_cleanup_close_ int pidfd = syscall(SYS_pidfd_open, tid, flags);
-
-	if (pidfd < 0)
+	*ret = syscall(SYS_pidfd_open, living, living == pid ? 0 : BCR_PIDFD_THREAD);
+	if (*ret >= 0)
+		return 0;
+	if (errno != EINVAL || living == pid)
 		return -errno;
+	return unsupported("pid %d: its main thread has exited, and before Linux 6.9 descriptors of such a process cannot be taken", pid);
+}
+
+static int fd_of_task(pid_t pid, pid_t living, int fd, int *ret)
+{
+	_cleanup_close_ int pidfd = -1;
+	int err = pidfd_of_living(pid, living, &pidfd);
+
+	if (err)
+		return err;
 	*ret = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
 	return *ret < 0 ? -errno : 0;
 }
 
 int fd_of_process(pid_t pid, int fd, int *ret)
 {
-	int err = fd_of_task(pid, 0, fd, ret);
+	int err = fd_of_task(pid, pid, fd, ret);
 	pid_t living = err ? proc_living(pid) : pid;
 
 	/* A main thread that has exited has no descriptors any more; others can be named since Linux 6.9. */
-	return living == pid ? err : fd_of_task(living, BCR_PIDFD_THREAD, fd, ret);
+	return living == pid ? err : fd_of_task(pid, living, fd, ret);
 }
 
 int fd_reopen(int fd, int flags, int *ret)

@@ -16,6 +16,12 @@ int read_exact(int fd, void *buf, size_t len_bytes);
 int fd_of_process(pid_t pid, int fd, int *ret);
 
 /*
+ * A pidfd of a thread of process `pid` that has not exited, which has the descriptors of the process: *ret, owned by the caller. A
+ * negative errno; -EOPNOTSUPP (refused by unsupported()) when it is not the main thread and the kernel has no PIDFD_THREAD.
+ */
+int pidfd_of_living(pid_t pid, pid_t living, int *ret);
+
+/*
  * Opens once more what `fd` refers to, as a description of its own (through /proc/self/fd). O_CLOEXEC is added. *ret is
  * owned by the caller.
  */
