@@ -35,11 +35,10 @@ struct {
 	__type(value, struct epoll_record);
 } epoll_items SEC(".maps");
 
-__u32 wanted_pid = 0; /* in the initial pid namespace: the thread whose descriptors are read */
 __u32 nr_states = 0;
 __u32 nr_wanted = 0; /* elements of `wanted` that count */
-/* For observe_one_state. */
-__u32 wanted_fd = 0, wanted_slot = 0;
+/* For observe_one_state. The thread whose descriptor it is: as the initial pid namespace numbers it. */
+__u32 wanted_pid = 0, wanted_fd = 0, wanted_slot = 0;
 
 /* For observe_states: threads, as `wanted_pid`. Sized before load. */
 struct {
@@ -453,8 +452,7 @@ int observe_files(struct bpf_iter__task_file *ctx)
 	__u32 zero = 0;
 	__u64 word = 0;
 
-	/* The iterator goes to all threads when the main one has exited, and Linux 6.1 to another one in any case. */
-	if (!task || !file || task->pid != wanted_pid)
+	if (!task || !file)
 		return 0;
 	struct file_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	if (!s)

@@ -23,21 +23,32 @@ struct {
 } scratch SEC(".maps");
 
 /*
- * In the initial pid namespace: the thread of which mappings are shown. No global variable: libbpf would map it, and children would have
- * that mapping, a target that bcr itself forks among them.
+ * Where the last mapping that was shown ends. An iterator that is attached to a thread and has filled a buffer begins once more behind
+ * that buffer when it is read after its end, for ever. No global variable: libbpf would map it, and children would have that
+ * mapping, a target that bcr itself forks among them.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u32);
-} wanted_tids SEC(".maps");
+	__type(value, __u64);
+} shown_until SEC(".maps");
 
 static __always_inline void fill_special(struct vma_record *r, struct vm_area_struct *vma)
 {
 	struct vm_special_mapping *special = vma->vm_private_data;
 
 	bpf_probe_read_kernel_str(r->special, sizeof(r->special), BPF_CORE_READ(special, name));
+}
+
+/* A mapping of an overlay is one of the file below it; so the kernel's mounts for files without names. */
+static __always_inline bool is_hidden(struct file *file)
+{
+	enum { MAX_ERRNO = 4095 };
+	struct vfsmount *mnt = BPF_CORE_READ(file, f_path.mnt);
+	struct mount *m = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+
+	return (__u64)BPF_CORE_READ(m, mnt_ns) >= -(__u64)MAX_ERRNO; /* MNT_NS_INTERNAL */
 }
 
 SEC("iter/task_vma")
@@ -48,12 +59,8 @@ int observe_vmas(struct bpf_iter__task_vma *ctx)
 	struct seq_file *seq = ctx->meta->seq;
 	__u32 zero = 0;
 
-	/*
-	 * The iterator goes to threads with a descriptor table of their own as well, and shows the same mappings
-	 * again; to all threads, when the main one has exited.
-	 */
-	__u32 *wanted = bpf_map_lookup_elem(&wanted_tids, &zero);
-	if (!vma || !task || !wanted || task->pid != *wanted)
+	__u64 *until = bpf_map_lookup_elem(&shown_until, &zero);
+	if (!vma || !task || !until || vma->vm_start < *until)
 		return 0;
 	struct vma_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	if (!s)
@@ -75,7 +82,8 @@ int observe_vmas(struct bpf_iter__task_vma *ctx)
 	if (!file) {
 		if (r->ops)
 			fill_special(r, vma);
-		bpf_seq_write(seq, r, sizeof(*r));
+		if (!bpf_seq_write(seq, r, sizeof(*r)))
+			*until = r->end;
 		return 0;
 	}
 
@@ -88,9 +96,11 @@ int observe_vmas(struct bpf_iter__task_vma *ctx)
 	r->path_bytes = len;
 	__builtin_memset(&s->file, 0, sizeof(s->file));
 	fill_file(&s->file, file);
+	r->hidden = is_hidden(file);
 	s->file.block_bytes = BPF_CORE_READ(file, f_inode, i_sb, s_blocksize);
-	bpf_seq_write(seq, r, sizeof(*r));
-	bpf_seq_write(seq, &s->file, sizeof(s->file));
-	bpf_seq_write(seq, s->path, at_most((len + 7) & ~7ULL, sizeof(s->path)));
+	/* What does not fit the kernel takes back, and shows with the next buffer. */
+	if (!bpf_seq_write(seq, r, sizeof(*r)) && !bpf_seq_write(seq, &s->file, sizeof(s->file)) &&
+	    !bpf_seq_write(seq, s->path, at_most((len + 7) & ~7ULL, sizeof(s->path))))
+		*until = r->end;
 	return 0;
 }

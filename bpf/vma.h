@@ -16,7 +16,7 @@ struct vma_record {
 	__u64 ops;   /* identity of the vm_ops: mappings of the kernel's own share one */
 	__u64 uffd;  /* identity of the userfaultfd, 0: none */
 	__u32 has_anon;
-	__u32 pad;
+	__u32 hidden; /* the file is on a mount that no mount namespace has: the one below an overlay, or the kernel's own */
 	__u32 tgid;
 	__u32 path_bytes; /* of the path behind the file record, with its final NUL, padded to 8; 0: neither follows */
 	char special[16]; /* name of a mapping of the kernel's own, if `ops` says that it is one */

@@ -213,6 +213,7 @@ struct vfsmount {
 
 struct mount {
 	struct vfsmount mnt;
+	struct mnt_namespace *mnt_ns;
 	int mnt_id;
 };
 

@@ -103,17 +103,32 @@ struct bpf_attached *bpf_attached_to(struct bpf_state *s, pid_t pid)
 	return a;
 }
 
-int bpf_attach_process(const struct bpf_program *prog, pid_t pid, struct bpf_link **link)
+static int attach_iter(const struct bpf_program *prog, union bpf_iter_link_info *info, pid_t pid, struct bpf_link **link)
 {
-	union bpf_iter_link_info info = { .task.pid = pid };
-	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
+	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = info, .link_info_len = sizeof(*info));
 
-	if (*link)
-		return 0;
 	*link = bpf_program__attach_iter(prog, &opts);
 	if (!*link)
 		return fail(-errno, "pid %d: attach BPF iterator %s", pid, bpf_program__name(prog));
 	return 0;
+}
+
+int bpf_attach_process(const struct bpf_program *prog, pid_t pid, struct bpf_link **link)
+{
+	union bpf_iter_link_info info = { .task.pid = pid };
+
+	return *link ? 0 : attach_iter(prog, &info, pid, link);
+}
+
+int bpf_attach_thread(const struct bpf_program *prog, pid_t tid, struct bpf_thread_link *l)
+{
+	union bpf_iter_link_info info = { .task.tid = tid };
+
+	if (l->link && l->tid == tid)
+		return 0;
+	bpf_link__destroy(l->link);
+	l->tid = tid;
+	return attach_iter(prog, &info, tid, &l->link);
 }
 
 int bpf_iter_read(const struct bpf_link *link, pid_t pid, uint8_t **ret, size_t *ret_bytes)
@@ -278,8 +293,8 @@ static void bpf_close(void *state)
 	VEC_FOREACH(a, &s->attached) {
 		bpf_link__destroy(a->task);
 		bpf_link__destroy(a->finish);
-		bpf_link__destroy(a->vmas);
-		bpf_link__destroy(a->files);
+		bpf_link__destroy(a->vmas.link);
+		bpf_link__destroy(a->files.link);
 	}
 	VEC_FREE(&s->attached);
 	VEC_FREE(&s->seen.tasks);

@@ -26,7 +26,10 @@ struct bpf_array {
 struct bpf_attached {
 	pid_t pid;
 	struct bpf_link *task, *finish; /* without open-coded iterators only */
-	struct bpf_link *vmas, *files;
+	struct bpf_thread_link {
+		pid_t tid;
+		struct bpf_link *link;
+	} vmas, files;
 };
 
 /* What the last run saw, for reading again inside a stop: is it the same tree, are mappings and descriptors the same? */
@@ -150,6 +153,12 @@ struct bpf_attached *bpf_attached_to(struct bpf_state *s, pid_t pid);
 
 /* Attaches `prog` to the process, once: *link is kept for the next time. */
 int bpf_attach_process(const struct bpf_program *prog, pid_t pid, struct bpf_link **link);
+
+/*
+ * The same for one thread: iterators over mappings and descriptors, attached to a process, differ between kernels in which of its threads
+ * they go to, and Linux 6.1 to none when the main one has exited.
+ */
+int bpf_attach_thread(const struct bpf_program *prog, pid_t tid, struct bpf_thread_link *l);
 
 /* Runs an iterator to its end and returns all it wrote, owned by the caller. */
 int bpf_iter_read(const struct bpf_link *link, pid_t pid, uint8_t **ret, size_t *ret_bytes);

@@ -19,8 +19,8 @@ enum { EPOLL_ITEMS_MIN = 1024, STATES_MIN = 256, TABLES_MIN = 16 };
 static void files_unload(struct bpf_state *s)
 {
 	VEC_FOREACH(a, &s->attached) {
-		bpf_link__destroy(a->files);
-		a->files = NULL;
+		bpf_link__destroy(a->files.link);
+		a->files.link = NULL;
 	}
 	bpf_array_unmap(&s->epoll_items);
 	bpf_array_unmap(&s->states);
@@ -100,7 +100,6 @@ static int add_fd(struct bpf_run *r, const struct file_record *rec, const char *
 
 static int parse_files(struct bpf_run *r, pid_t pid, uint64_t table, const uint8_t *bytes, size_t nr_bytes)
 {
-	int64_t last_fd = -1;
 	int err = 0;
 
 	for (size_t off = 0; off < nr_bytes && !err;) {
@@ -114,14 +113,8 @@ static int parse_files(struct bpf_run *r, pid_t pid, uint64_t table, const uint8
 			return fail(-EPROTO, "pid %d: descriptors as BPF shows them are cut off", pid);
 		if (!*path)
 			return fail(-ENAMETOOLONG, "pid %d fd %d: path of its file", pid, rec->fd);
-		/*
-		 * Linux 6.1 shows the table of a process with threads twice. Threads with a table of their own are
-		 * refused elsewhere.
-		 */
-		if (rec->files == table && rec->fd > last_fd) {
-			last_fd = rec->fd;
+		if (rec->files == table)
 			err = add_fd(r, rec, path);
-		}
 		off += fixed + (h->path_bytes + 7) / 8 * 8;
 	}
 	return err;
@@ -137,13 +130,12 @@ static int read_files(struct bpf_run *r, size_t at)
 		struct bpf_attached *a = bpf_attached_to(r->s, pid);
 		if (!a)
 			return -ENOMEM;
-		int err = bpf_attach_process(r->s->file->progs.observe_files, pid, &a->files);
+		int err = bpf_attach_thread(r->s->file->progs.observe_files, r->records.v[at]->living, &a->files);
 		if (err)
 			return err;
-		r->s->file->bss->wanted_pid = r->records.v[at]->global_living;
 		r->s->file->bss->nr_epoll_items = 0;
 		r->s->file->bss->last_file = 0;
-		err = bpf_iter_read(a->files, pid, &bytes, &nr_bytes);
+		err = bpf_iter_read(a->files.link, pid, &bytes, &nr_bytes);
 		if (err)
 			return err;
 		size_t wanted = r->s->file->bss->nr_epoll_items;

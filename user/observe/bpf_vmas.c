@@ -9,6 +9,7 @@
 #include "bpf/vma.skel.h"
 #include "observe/bpf.h"
 #include "sys/kernel_types.h"
+#include "sys/proc.h"
 
 /*
  * VM_* of include/linux/mm.h. They are macros, which BTF does not carry; these have kept their numbers
@@ -83,6 +84,28 @@ static bool is_kernel_made(const struct file_record *f)
 	return !f->nlink && (f->sb_magic == MAGIC_TMPFS || f->sb_magic == MAGIC_HUGETLBFS);
 }
 
+/*
+ * Of a mapping of an overlay the kernel keeps the file below it, by a path that exists for nobody. /proc knows which file the target
+ * has mapped. -EAGAIN: the mapping is gone.
+ */
+static int add_hidden_file(struct bpf_run *r, size_t at, const struct vma_record *v, const struct file_record *f)
+{
+	_cleanup_close_ int dir = -1;
+	_cleanup_free_ char *path = NULL;
+	struct file_record rec = *f;
+	char name[64];
+
+	if (ident_map_find(&r->others, f->file))
+		return 0;
+	snprintf(name, sizeof(name), "map_files/%llx-%llx", v->start, v->end);
+	int err = proc_open(r->records.v[at]->living, &dir);
+	if (!err)
+		err = observe_link(dir, name, &rec, &path);
+	if (err == -ENOENT || err == -ESRCH)
+		return -EAGAIN;
+	return err ? fail(err, "pid %d: read where %s points", r->o->m->tasks.v[at].pid, name) : bpf_add_other(r, &rec, path);
+}
+
 static int add_vma(struct bpf_run *r, size_t at, const struct vma_record *v, const struct file_record *f,
 		   const char *path)
 {
@@ -139,7 +162,9 @@ static int add_vma(struct bpf_run *r, size_t at, const struct vma_record *v, con
 	}
 	if (err || id->layout.vmas.nr == nr)
 		return err;
-	if (f)
+	if (f && v->hidden && !facts.is_shmem_anon && !facts.is_memfd && !facts.is_sysv)
+		err = add_hidden_file(r, at, v, f);
+	else if (f)
 		err = bpf_add_other(r, f, path);
 	return err ? err : VEC_PUSH(&id->vma_files, f ? f->file : 0);
 }
@@ -165,14 +190,18 @@ static size_t take_vma(const uint8_t *at, size_t left, const struct vma_record *
 	return (*path)[(*v)->path_bytes - 1] ? 0 : taken;
 }
 
-static int iterate(struct bpf_state *s, const struct task_record *t, struct bpf_link *link, uint8_t **ret, size_t *ret_len)
+static int iterate(struct bpf_state *s, pid_t pid, pid_t living, struct bpf_thread_link *l, uint8_t **ret, size_t *ret_bytes)
 {
-	const uint32_t zero = 0, wanted = t->global_living;
-	int err = bpf_map_update_elem(bpf_map__fd(s->vma->maps.wanted_tids), &zero, &wanted, BPF_ANY);
+	const uint32_t zero = 0;
+	const uint64_t nothing_shown = 0;
+	int err = bpf_attach_thread(s->vma->progs.observe_vmas, living, l);
 
 	if (err)
-		return fail(err, "pid %d: say which mappings BPF is to show", t->pid);
-	return bpf_iter_read(link, t->pid, ret, ret_len);
+		return err;
+	err = bpf_map_update_elem(bpf_map__fd(s->vma->maps.shown_until), &zero, &nothing_shown, BPF_ANY);
+	if (err)
+		return fail(err, "pid %d: have BPF show its mappings from the first on", pid);
+	return bpf_iter_read(l->link, pid, ret, ret_bytes);
 }
 
 static int read_mappings(struct bpf_run *r, size_t at)
@@ -187,9 +216,8 @@ static int read_mappings(struct bpf_run *r, size_t at)
 
 	if (!a)
 		return -ENOMEM;
-	int err = bpf_attach_process(r->s->vma->progs.observe_vmas, pid, &a->vmas);
-	if (!err)
-		err = iterate(r->s, r->records.v[at], a->vmas, &bytes, &nr_bytes);
+	int err = iterate(r->s, pid, r->records.v[at]->living, &a->vmas, &bytes, &nr_bytes);
+
 	for (size_t off = 0, taken; !err && off < nr_bytes; off += taken, nr++) {
 		taken = take_vma(bytes + off, nr_bytes - off, &v, &f, &path);
 		if (!taken)
@@ -252,15 +280,13 @@ int bpf_vmas_learn(struct bpf_state *s)
 	const struct task_record *self = bpf_array_at(&s->tasks, 0);
 	_cleanup_free_ uint8_t *bytes = NULL;
 	size_t nr_bytes = 0;
-	struct bpf_link *link = NULL;
+	struct bpf_thread_link l = {};
 	const struct vma_record *v;
 	const struct file_record *f;
 	const char *path;
-	int err = bpf_attach_process(s->vma->progs.observe_vmas, getpid(), &link);
+	int err = iterate(s, self->pid, self->living, &l, &bytes, &nr_bytes);
 
-	if (!err)
-		err = iterate(s, self, link, &bytes, &nr_bytes);
-	bpf_link__destroy(link);
+	bpf_link__destroy(l.link);
 	for (size_t off = 0, taken; !err && off < nr_bytes; off += taken) {
 		taken = take_vma(bytes + off, nr_bytes - off, &v, &f, &path);
 		if (!taken)
