@@ -3,9 +3,12 @@
  *
  * Theory of operation. A thread keeps the ring of saved pages empty. The copier goes over the pages that existed at
  * the cut in pieces: it reads the piece from the target, asks the page map which of its pages are still protected,
- * and empties the ring; the order matters. A page with a record is what the record with the lowest number says;
- * without one it is what was read, if it is still protected; otherwise it is torn: somebody wrote it in a way no
- * record tells of. Torn pages cannot be had any more, and the cut has to be made again.
+ * and empties the ring; the order matters. A page that is still protected is what was read; another one is what the
+ * record with the lowest number says; without one it is torn: somebody wrote it in a way no record tells of. Torn pages
+ * cannot be had any more, and the cut has to be made again.
+ *
+ * Of a page that is still protected no record is believed: it may have been filled while the page was written by somebody whose own
+ * record, with a lower number, was made after the ring had been emptied so far.
  */
 #include <errno.h>
 #include <poll.h>
@@ -186,8 +189,11 @@ static int read_piece(struct copier *c, struct piece *p)
 {
 	memset(p->got, 0, sizeof(p->got));
 	memset(p->intact, 0, sizeof(p->intact));
-	if (!c->t->cow || all_kept(c, p))
+	if (!c->t->cow)
 		return 0;
+	/* The lowest number of each is there when the ring has been emptied once more. */
+	if (all_kept(c, p))
+		return drain(c, true);
 	memset(p->got, 0xff, sizeof(p->got));
 	now_read(p->tm, p->start, p->nr, c->buf, p->got);
 	/* A scan that fails finds nothing intact. */
@@ -206,12 +212,15 @@ static size_t merge_piece(struct copier *c, const struct piece *p)
 	for (size_t i = 0; i < p->nr; i++) {
 		struct store_entry *e = store_find(&t->store, p->tm->nr, p->start + i * MODEL_PAGE_SIZE);
 		uint64_t bit = 1ull << i % 64;
+		bool proven = p->got[i / 64] & p->intact[i / 64] & bit;
 
-		if (e && !e->unread && !e->taken) {
+		if (e && !e->unread && !e->taken && e->seq && proven) {
+			store_take(&t->store, e);
+		} else if (e && !e->unread && !e->taken) {
 			memcpy(c->buf + i * MODEL_PAGE_SIZE, store_bytes(&t->store, e), MODEL_PAGE_SIZE);
 			t->stats.pages_saved += e->seq != 0;
 			store_take(&t->store, e);
-		} else if (e || !(p->got[i / 64] & p->intact[i / 64] & bit)) {
+		} else if (e || !proven) {
 			log_trace("pid %d: page %llx is torn: %s", p->tm->pid,
 				  (unsigned long long)(p->start + i * MODEL_PAGE_SIZE),
 				  e ? "it was gone before it could be saved" : "it was written without a trace");
