@@ -56,6 +56,7 @@ struct figures {
 	volatile uint64_t pages_written;
 	volatile uint64_t nr_logged;
 	volatile uint64_t epoch_seen; /* the first thread counts for this one */
+	volatile uint64_t longest_ns; /* that a mapping took to come and go, since the driver set this to 0 */
 	struct {
 		volatile uint64_t gap_ns, stopped_ns, net_ns;
 	} of[NR_EPOCHS];
@@ -258,15 +259,23 @@ static void *file_maker(void *arg)
 	return arg;
 }
 
+static void keep_largest(volatile uint64_t *largest, uint64_t ns)
+{
+	if (ns > *largest)
+		*largest = ns;
+}
+
 static void *mapping_maker(void *arg)
 {
 	for (uint64_t next = now_ns();; sleep_until(next)) {
+		uint64_t begin_ns = now_ns();
 		char *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		if (page != MAP_FAILED) {
 			*page = 1;
 			munmap(page, PAGE);
 		}
+		keep_largest(&figures->longest_ns, now_ns() - begin_ns);
 		next += 1000000000 / want.new_mappings;
 	}
 	return arg;
@@ -366,12 +375,6 @@ static uint64_t waited_ns(struct sampler *s)
 	s->wait_ns = now;
 	s->preempted_ns = 0;
 	return since;
-}
-
-static void keep_largest(volatile uint64_t *largest, uint64_t ns)
-{
-	if (ns > *largest)
-		*largest = ns;
 }
 
 static void note_gap(struct sampler *s, uint64_t end_ns, uint64_t gap_ns)

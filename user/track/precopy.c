@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "track/inner.h"
+#include "track/steps.h"
 
 struct precopy_mm {
 	pid_t pid;
@@ -455,14 +456,17 @@ static void drop_drafts(struct precopy *p)
 
 int precopy_finish(struct precopy *p, struct model *stopped, struct dump_stats *stats)
 {
-	VEC_FOREACH(mm, &stopped->mms) {
-		int err = finish_mm(p, *mm, stopped->mms.nr > 1, stats);
+	int err = 0;
 
-		if (err)
-			return err;
+	steps_stopped(true);
+	VEC_FOREACH(mm, &stopped->mms) {
+		if (!err)
+			err = finish_mm(p, *mm, stopped->mms.nr > 1, stats);
 	}
-	drop_drafts(p);
-	return 0;
+	steps_stopped(false);
+	if (!err)
+		drop_drafts(p);
+	return err;
 }
 
 void precopy_close(struct precopy *p)

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "sys/uapi.h"
 #include "track/inner.h"
+#include "track/steps.h"
 
 /*
  * Private file mappings get pages of their own only by being written. Huge pages are copied inside the stop: what is saved
@@ -55,6 +56,19 @@ static int get_uffd(struct tracker *t, struct track_mm *tm)
 	if (ioctl(tm->uffd, UFFDIO_API, &api))
 		return fail(-errno, "pid %d: asynchronous write protection of its memory", tm->pid);
 	return 0;
+}
+
+void protect_lift(int uffd, uint64_t start, uint64_t end)
+{
+	struct steps s = steps_over(start, end);
+
+	while (steps_next(&s)) {
+		struct uffdio_range range = { .start = s.start, .len = s.end - s.start };
+
+		/* EINVAL: there is nothing any more. Whatever else, it goes with the descriptor. */
+		if (ioctl(uffd, UFFDIO_UNREGISTER, &range) && errno != EINVAL)
+			return;
+	}
 }
 
 void protect_barrier(const struct track_mm *tm)

@@ -13,11 +13,11 @@
 #include "base/cleanup.h"
 #include "sys/proc.h"
 #include "sys/uapi.h"
+#include "track/steps.h"
 
 enum {
 	SCAN_WP_MATCHING = 1 << 0,
 	NR_RANGES = 1024,
-	STEP_BYTES = 64 << 20, /* for so long the target may have to wait for the lock of its address space */
 	TABLE_BYTES = 2 << 20, /* what one page table maps */
 	PAGE_BYTES = 4096,
 	EXISTS = PAGE_CAT_PRESENT | PAGE_CAT_SWAPPED,
@@ -77,14 +77,13 @@ int scan_probe(void)
 	return err ? err : try_scan(fd, TOLD);
 }
 
-/* Asks in as many calls as it takes, for `arg->start` to `arg->end`; `found` may be NULL. Returns as scan_pages(). */
-static int scan_all(int fd, struct bcr_pm_scan_arg *scan, int (*found)(void *arg, const struct page_range *r), void *arg)
+/* Asks for `scan->start` to `scan->end`. */
+static int scan_step(int fd, struct bcr_pm_scan_arg *scan, int (*found)(void *arg, const struct page_range *r), void *arg)
 {
 	struct page_range ranges[NR_RANGES];
 	int nr;
 
 	_Static_assert(sizeof(ranges[0]) == sizeof(struct bcr_pm_page_region), "the kernel's layout");
-	scan->size = sizeof(*scan);
 	scan->vec = (uintptr_t)ranges;
 	scan->vec_len = NR_RANGES;
 	do {
@@ -101,6 +100,21 @@ static int scan_all(int fd, struct bcr_pm_scan_arg *scan, int (*found)(void *arg
 		/* walk_end may be stale at the end of a walk (see sys/pagemap.c): a vector not full means the end. */
 	} while (nr == NR_RANGES && scan->start < scan->end);
 	return 0;
+}
+
+/* Asks in as many calls as it takes, for `scan->start` to `scan->end`; `found` may be NULL. Returns as scan_pages(). */
+static int scan_all(int fd, struct bcr_pm_scan_arg *scan, int (*found)(void *arg, const struct page_range *r), void *arg)
+{
+	struct steps s = steps_over(scan->start, scan->end);
+	int err = 0;
+
+	scan->size = sizeof(*scan);
+	while (!err && steps_next(&s)) {
+		scan->start = s.start;
+		scan->end = s.end;
+		err = scan_step(fd, scan, found, arg);
+	}
+	return err;
 }
 
 int scan_take_written(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg)
@@ -153,26 +167,23 @@ int scan_arm(int fd, uint64_t start, uint64_t end)
 
 int scan_arm_all(int fd, uint64_t start, uint64_t end)
 {
-	for (uint64_t at = start; at < end; at += STEP_BYTES) {
-		struct bcr_pm_scan_arg arg = {
-			.size = sizeof(arg),
-			.flags = SCAN_WP_MATCHING,
-			.start = at,
-			.end = end - at < STEP_BYTES ? end : at + STEP_BYTES,
-		};
+	struct bcr_pm_scan_arg arg = { .size = sizeof(arg), .flags = SCAN_WP_MATCHING };
+	struct steps s = steps_over(start, end);
 
+	while (steps_next(&s)) {
+		arg.start = s.start;
+		arg.end = s.end;
 		if (ioctl(fd, BCR_PAGEMAP_SCAN, &arg) < 0)
 			return -errno;
 	}
 	return 0;
 }
 
-static int found_hole(void *arg, const struct page_range *r)
+static int add_hole(void *arg, const struct page_range *r)
 {
-	struct page_range *hole = arg;
+	uint64_t *bytes = arg;
 
-	if (r->end - r->start > hole->end - hole->start)
-		*hole = *r;
+	*bytes += r->end - r->start;
 	return 0;
 }
 
@@ -185,14 +196,14 @@ static bool ask_holes(void)
 	uint64_t bytes = 2 * TABLE_BYTES;
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct uffdio_register reg = { .range = { (uintptr_t)p, bytes }, .mode = UFFDIO_REGISTER_MODE_WP };
-	struct page_range hole = {};
+	uint64_t told = 0;
 
 	if (p == MAP_FAILED)
 		return false;
 	if (uffd >= 0 && fd >= 0 && !ioctl(uffd, UFFDIO_API, &api) && !ioctl(uffd, UFFDIO_REGISTER, &reg))
-		scan_written(fd, reg.range.start, reg.range.start + bytes, found_hole, &hole);
+		scan_written(fd, reg.range.start, reg.range.start + bytes, add_hole, &told);
 	munmap(p, bytes);
-	return hole.end - hole.start == bytes;
+	return told == bytes;
 }
 
 bool scan_tells_holes(void)

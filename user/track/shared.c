@@ -525,11 +525,8 @@ void shared_release(struct tracker *t)
 {
 	VEC_FOREACH(o, &t->shared) {
 		VEC_FOREACH(map, &o->maps) {
-			struct uffdio_range range = { .start = map->start, .len = map->end - map->start };
-
-			/* Gone meanwhile: then there is nothing to lift. */
 			if (map->tm->uffd >= 0)
-				ioctl(map->tm->uffd, UFFDIO_UNREGISTER, &range);
+				protect_lift(map->tm->uffd, map->start, map->end);
 		}
 	}
 }

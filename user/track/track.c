@@ -10,6 +10,7 @@
 #include "sys/proc.h"
 #include "sys/tracee.h"
 #include "track/inner.h"
+#include "track/steps.h"
 
 static const struct track_ops *const backends[] = {
 	&track_wp_cow_ops,
@@ -86,7 +87,9 @@ int tracker_hold(struct tracker *t, int (*then)(void *arg), void *arg)
 
 	if (err)
 		return err;
+	steps_stopped(true);
 	err = then ? then(arg) : 0;
+	steps_stopped(false);
 	int go_err = t->env.pause(t->env.arg, false);
 	t->stats.pauses++;
 	t->stats.paused_us += (ptrace_now_ns() - begin_ns) / 1000;
@@ -107,6 +110,9 @@ void mm_unprotect(struct tracker *t, struct track_mm *tm)
 		return;
 	if (t->cow)
 		cow_forget(t->cow, tm->nr);
+	/* To close it does the same, in one piece. */
+	VEC_FOREACH(r, &tm->ranges)
+		protect_lift(tm->uffd, r->start, r->end);
 	close(tm->uffd);
 	tm->uffd = -1;
 	tm->uffd_ident = 0;
@@ -668,7 +674,9 @@ int tracker_cut(struct tracker *t, const struct model *stopped, bool same)
 	t->stats.cut_shared_ahead = 0;
 	t->stats.cuts++;
 	note_sharing(t, stopped);
+	steps_stopped(true);
 	int err = cut(t, stopped, same);
+	steps_stopped(false);
 	if (err && t->cow)
 		cow_stop(t->cow);
 	if (err == -EAGAIN)

@@ -1,0 +1,26 @@
+/*
+ * A range of an address space in steps, for calls that hold its lock all the time: mmap(2), munmap(2), brk(2) and fork(2) of the target
+ * wait for it. To protect a page takes 0.1 us, so 1 GiB in one call 26 ms.
+ *
+ * Steps end at multiples of STEP_BYTES, so that no huge page is cut. As long as they are quick (nothing is there), they grow.
+ */
+#ifndef BCR_TRACK_STEPS_H
+#define BCR_TRACK_STEPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct steps {
+	uint64_t start, end; /* of this step */
+	uint64_t until, bytes, begin_ns;
+};
+
+struct steps steps_over(uint64_t start, uint64_t end);
+
+/* The next step is [s->start, s->end); false: there is none. Rests before it, so that whoever waits gets the lock. */
+bool steps_next(struct steps *s);
+
+/* From now on the target stands still, or runs again: nobody waits while it does. */
+void steps_stopped(bool stopped);
+
+#endif
