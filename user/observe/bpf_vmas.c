@@ -162,7 +162,7 @@ static int add_vma(struct bpf_run *r, size_t at, const struct vma_record *v, con
 	}
 	if (err || id->layout.vmas.nr == nr)
 		return err;
-	if (f && v->hidden && !facts.is_shmem_anon && !facts.is_memfd && !facts.is_sysv)
+	if (f && v->hidden && f->sb_magic != MAGIC_ANON_INODE && !facts.is_shmem_anon && !facts.is_memfd && !facts.is_sysv)
 		err = add_hidden_file(r, at, v, f);
 	else if (f)
 		err = bpf_add_other(r, f, path);

@@ -26,7 +26,6 @@
 #include "kinds/kinds.h"
 #include "observe/proc.h"
 #include "sys/fdio.h"
-#include "sys/uapi.h"
 
 /* Inode, device and file system behind a link of /proc. */
 static int fill_inode(int dirfd, const char *name, struct file_record *rec)

@@ -11,7 +11,7 @@ int read_exact(int fd, void *buf, size_t len_bytes);
 
 /*
  * A duplicate of descriptor `fd` of process `pid`: the same open file description, which the process does not notice.
- * *ret is owned by the caller.
+ * *ret is owned by the caller. A negative errno; -EOPNOTSUPP as of pidfd_of_living().
  */
 int fd_of_process(pid_t pid, int fd, int *ret);
 

@@ -8,7 +8,8 @@
  * cannot be had any more, and the cut has to be made again.
  *
  * Of a page that is still protected no record is believed: it may have been filled while the page was written by somebody whose own
- * record, with a lower number, was made after the ring had been emptied so far.
+ * record, with a lower number, was made after the ring had been emptied so far. Such a page of a file is torn: dropped and
+ * touched again, it is protected from the beginning, and neither what was read nor the record is sure to be that of the cut.
  */
 #include <errno.h>
 #include <poll.h>
@@ -212,17 +213,19 @@ static size_t merge_piece(struct copier *c, const struct piece *p)
 	for (size_t i = 0; i < p->nr; i++) {
 		struct store_entry *e = store_find(&t->store, p->tm->nr, p->start + i * MODEL_PAGE_SIZE);
 		uint64_t bit = 1ull << i % 64;
-		bool proven = p->got[i / 64] & p->intact[i / 64] & bit;
+		bool kept = e && !e->unread && !e->taken, proven = p->got[i / 64] & p->intact[i / 64] & bit;
+		bool doubted = kept && proven && e->seq; /* 0: it was copied inside the stop */
 
-		if (e && !e->unread && !e->taken && e->seq && proven) {
-			store_take(&t->store, e);
-		} else if (e && !e->unread && !e->taken) {
+		if (kept && !doubted) {
 			memcpy(c->buf + i * MODEL_PAGE_SIZE, store_bytes(&t->store, e), MODEL_PAGE_SIZE);
 			t->stats.pages_saved += e->seq != 0;
+			store_take(&t->store, e);
+		} else if (doubted && !(p->vma->status & VMA_FILE_PRIVATE)) {
 			store_take(&t->store, e);
 		} else if (e || !proven) {
 			log_trace("pid %d: page %llx is torn: %s", p->tm->pid,
 				  (unsigned long long)(p->start + i * MODEL_PAGE_SIZE),
+				  doubted ? "it is of a file, and was written or dropped just now" :
 				  e ? "it was gone before it could be saved" : "it was written without a trace");
 			torn++;
 			/* Whoever did this does it again: next time the page is copied inside the stop. */

@@ -152,7 +152,9 @@ static int watch_mm(struct precopy *p, const struct mm *mm, bool keep_shared, st
 	/* What was copied of the older address space is found to be of no use inside the stop. */
 	if (mm_replaced(tm, mm))
 		mm_unprotect(p->t, tm);
-	err = protect_register(p->t, tm, mm);
+	err = pages_set_ranges(tm, mm);
+	if (!err)
+		err = protect_register(p->t, tm, mm);
 	if (err && err != -ESRCH) {
 		log_warn("pid %d: its memory is copied inside the stop", mm->pid);
 		mm_unprotect(p->t, tm);

@@ -7,9 +7,9 @@
 
 enum {
 	STEP_BYTES = 16 << 20, /* 0.4 ms, when all of it is there */
-	MAX_BYTES = 256 << 20,
+	MAX_BYTES = 128 << 20, /* a step this long may come upon memory, once: 3 ms */
 	QUICK_NS = 50000,
-	REST_NS = 30000, /* a waiter has to be woken first; who asks for the lock again before that gets it again */
+	REST_NS = 30000, /* and the slack of timers; a waiter has to be woken, and who asks for the lock before that gets it again */
 };
 
 static bool nobody_waits;
@@ -34,8 +34,7 @@ static void rest(struct steps *s, uint64_t took_ns)
 		return;
 	}
 	s->bytes = STEP_BYTES;
-	if (!nobody_waits)
-		nanosleep(&pause, NULL);
+	nanosleep(&pause, NULL);
 }
 
 bool steps_next(struct steps *s)
@@ -47,7 +46,7 @@ bool steps_next(struct steps *s)
 	s->begin_ns = ptrace_now_ns();
 	s->start = s->end;
 	s->end = (s->start + s->bytes) & ~(uint64_t)(STEP_BYTES - 1);
-	if (s->end > s->until)
+	if (s->end > s->until || nobody_waits)
 		s->end = s->until;
 	return true;
 }

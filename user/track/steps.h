@@ -20,7 +20,7 @@ struct steps steps_over(uint64_t start, uint64_t end);
 /* The next step is [s->start, s->end); false: there is none. Rests before it, so that whoever waits gets the lock. */
 bool steps_next(struct steps *s);
 
-/* From now on the target stands still, or runs again: nobody waits while it does. */
+/* From now on the target stands still, or runs again. While it does, nobody waits: everything is one step. */
 void steps_stopped(bool stopped);
 
 #endif
