@@ -155,8 +155,8 @@ int protect_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm);
  */
 void protect_barrier(const struct track_mm *tm);
 
-/* Takes [start, end) from the userfaultfd: no page in it is protected any more. In steps, for the target runs. */
-void protect_lift(int uffd, uint64_t start, uint64_t end);
+/* Takes [start, end) from the userfaultfd (there is one): no page in it is protected any more. In steps, for the target runs. */
+void protect_lift(const struct track_mm *tm, uint64_t start, uint64_t end);
 
 /* pages.c */
 

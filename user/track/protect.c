@@ -58,15 +58,15 @@ static int get_uffd(struct tracker *t, struct track_mm *tm)
 	return 0;
 }
 
-void protect_lift(int uffd, uint64_t start, uint64_t end)
+void protect_lift(const struct track_mm *tm, uint64_t start, uint64_t end)
 {
-	struct steps s = steps_over(start, end);
+	struct steps s = steps_over(tm->pagemap_fd, start, end);
 
 	while (steps_next(&s)) {
 		struct uffdio_range range = { .start = s.start, .len = s.end - s.start };
 
 		/* EINVAL: there is nothing any more. Whatever else, it goes with the descriptor. */
-		if (ioctl(uffd, UFFDIO_UNREGISTER, &range) && errno != EINVAL)
+		if (ioctl(tm->uffd, UFFDIO_UNREGISTER, &range) && errno != EINVAL)
 			return;
 	}
 }

@@ -105,7 +105,7 @@ static int scan_step(int fd, struct bcr_pm_scan_arg *scan, int (*found)(void *ar
 /* Asks in as many calls as it takes, for `scan->start` to `scan->end`; `found` may be NULL. Returns as scan_pages(). */
 static int scan_all(int fd, struct bcr_pm_scan_arg *scan, int (*found)(void *arg, const struct page_range *r), void *arg)
 {
-	struct steps s = steps_over(scan->start, scan->end);
+	struct steps s = steps_over(fd, scan->start, scan->end);
 	int err = 0;
 
 	scan->size = sizeof(*scan);
@@ -168,7 +168,7 @@ int scan_arm(int fd, uint64_t start, uint64_t end)
 int scan_arm_all(int fd, uint64_t start, uint64_t end)
 {
 	struct bcr_pm_scan_arg arg = { .size = sizeof(arg), .flags = SCAN_WP_MATCHING };
-	struct steps s = steps_over(start, end);
+	struct steps s = steps_over(fd, start, end);
 
 	while (steps_next(&s)) {
 		arg.start = s.start;

@@ -1,13 +1,15 @@
 /* Work on an address space in steps. */
 #include "track/steps.h"
 
+#include <sys/ioctl.h>
 #include <time.h>
 
+#include "sys/pagemap.h"
 #include "sys/tracee.h"
+#include "sys/uapi.h"
 
 enum {
 	STEP_BYTES = 16 << 20, /* 0.4 ms, when all of it is there */
-	MAX_BYTES = 128 << 20, /* a step this long may come upon memory, once: 3 ms */
 	QUICK_NS = 50000,
 	REST_NS = 30000, /* and the slack of timers; a waiter has to be woken, and who asks for the lock before that gets it again */
 };
@@ -19,34 +21,44 @@ void steps_stopped(bool stopped)
 	nobody_waits = stopped;
 }
 
-struct steps steps_over(uint64_t start, uint64_t end)
+struct steps steps_over(int pagemap_fd, uint64_t start, uint64_t end)
 {
-	return (struct steps){ .end = start, .until = end, .bytes = STEP_BYTES };
+	return (struct steps){ .end = start, .until = end, .pagemap_fd = pagemap_fd };
 }
 
-/* After a step of so many nanoseconds. */
-static void rest(struct steps *s, uint64_t took_ns)
+/* The first page from s->start on that exists, or marks a place: s->until when there is none, or nobody can tell. */
+static uint64_t first_page(const struct steps *s)
 {
-	const struct timespec pause = { .tv_nsec = REST_NS };
+	struct bcr_pm_page_region page;
+	struct bcr_pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = s->start,
+		.end = s->until,
+		.vec = (uintptr_t)&page,
+		.vec_len = 1,
+		.max_pages = 1,
+		.category_anyof_mask = PAGE_CAT_PRESENT | PAGE_CAT_SWAPPED,
+		.return_mask = PAGE_CAT_PRESENT,
+	};
 
-	if (took_ns <= QUICK_NS) {
-		s->bytes = s->bytes < MAX_BYTES ? 2 * s->bytes : s->bytes;
-		return;
-	}
-	s->bytes = STEP_BYTES;
-	nanosleep(&pause, NULL);
+	return ioctl(s->pagemap_fd, BCR_PAGEMAP_SCAN, &arg) == 1 ? page.start : s->until;
 }
 
 bool steps_next(struct steps *s)
 {
+	const struct timespec rest = { .tv_nsec = REST_NS };
+
 	if (s->end >= s->until)
 		return false;
-	if (s->begin_ns)
-		rest(s, ptrace_now_ns() - s->begin_ns);
+	if (s->begin_ns && ptrace_now_ns() - s->begin_ns > QUICK_NS)
+		nanosleep(&rest, NULL);
 	s->begin_ns = ptrace_now_ns();
 	s->start = s->end;
-	s->end = (s->start + s->bytes) & ~(uint64_t)(STEP_BYTES - 1);
-	if (s->end > s->until || nobody_waits)
-		s->end = s->until;
+	s->end = s->until;
+	if (nobody_waits)
+		return true;
+	uint64_t end = (first_page(s) + STEP_BYTES) & ~(uint64_t)(STEP_BYTES - 1);
+	if (end < s->end)
+		s->end = end;
 	return true;
 }

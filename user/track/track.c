@@ -112,7 +112,7 @@ void mm_unprotect(struct tracker *t, struct track_mm *tm)
 		cow_forget(t->cow, tm->nr);
 	/* To close it does the same, in one piece. */
 	VEC_FOREACH(r, &tm->ranges)
-		protect_lift(tm->uffd, r->start, r->end);
+		protect_lift(tm, r->start, r->end);
 	close(tm->uffd);
 	tm->uffd = -1;
 	tm->uffd_ident = 0;
