@@ -1052,7 +1052,7 @@ static uint64_t now_ns(void)
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
-/* Timers run on between the two observations, which took `took_ns` together. */
+/* Timers run on between the two observations, which took `took_ns` together, with what the stopped threads were asked for. */
 static int compare(const struct model *bpf, const struct model *proc, uint64_t took_ns)
 {
 	struct comparison c = { .m = proc };
@@ -1130,11 +1130,11 @@ static int run(pid_t root)
 		err = observe("bpf", root, &bpf);
 	if (!err)
 		err = observe("proc", root, &proc);
-	uint64_t took_ns = now_ns() - begin_ns;
 	if (!err)
 		err = freeze_read_cpu(f, proc);
 	if (!err)
 		err = capture_thread_state(f, proc);
+	uint64_t took_ns = now_ns() - begin_ns;
 	if (!err) {
 		note_stopped(f, proc);
 		err = compare(bpf, proc, took_ns);

@@ -1,7 +1,7 @@
 /* Threads write random pages as fast as they can while memory is cut and copied: every byte is that of the cut. */
 #include "track_rig.h"
 
-enum { BYTES = 64 << 20, NR_THREADS = 3, ROUNDS = 6, NR_PLACES = 8 };
+enum { BYTES = 64 << 20, NR_THREADS = 3, ROUNDS = 6, MAX_ROUNDS = 60, NR_PLACES = 8 };
 
 static uint8_t *memory;
 
@@ -75,24 +75,31 @@ static void request(void)
 
 /*
  * How much is left to the stop when a target writes without rest is a matter of the machine. Here it is known: places that
- * are too few for another round while it runs, and more than are left to the stop.
+ * are too few for another round while it runs, and more than are left to the stop. Whoever lists processes meanwhile takes the
+ * lock of the target's memory to read its command line: then there are no hints, everything is looked at in the stop, and
+ * there is nothing to hold the target for.
  */
 static void run_held(void)
 {
 	const struct track_env env = { .hold_above = NR_PLACES - 1 };
+	int nr_held = 0;
 	struct rig r;
 
 	rig_start(&r, target_on_request);
 	rig_open(&r, "wp-cow", &env);
 	rig_before_follow = request;
-	for (int i = 0; i < ROUNDS; i++) {
+	for (int i = 0; i < MAX_ROUNDS && nr_held < ROUNDS; i++) {
 		uint64_t holds = tracker_stats(r.tracker)->holds;
 
 		rig_cut(&r, 5);
 		rig_print(&r, "held before the stop");
-		if (tracker_stats(r.tracker)->holds == holds)
+		if (tracker_stats(r.tracker)->holds != holds)
+			nr_held++;
+		else if (!tracker_stats(r.tracker)->cut_full)
 			rig_fail("the target was not held before a stop, although more was left than there may be");
 	}
+	if (nr_held < ROUNDS)
+		rig_fail("of %d cuts only %d followed hints: nothing was tested", MAX_ROUNDS, nr_held);
 	rig_before_follow = NULL;
 	rig_close(&r);
 	rig_end(&r);
