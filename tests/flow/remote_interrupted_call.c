@@ -25,6 +25,7 @@
 #include "capture/parasite.h"
 #include "capture/remote.h"
 #include "freeze/freeze.h"
+#include "noise.h"
 
 /* The sanitizer gives every thread an alternate stack; here they are the test's own. */
 const char *__asan_default_options(void);
@@ -33,11 +34,12 @@ const char *__asan_default_options(void)
 	return "use_sigaltstack=0";
 }
 
-enum { SLEEP_MS = 1200, SLACK_MS = 400, ROUNDS = 20, ALTSTACK_BYTES = 32768 };
+enum { SLEEP_MS = 3000, SLACK_MS = 400, ORPHAN_MS = 1000, PATIENCE_MS = 30000, ROUNDS = 20, ALTSTACK_BYTES = 32768 };
 
 static struct shared {
 	atomic_int ready, failures, spins;
 	pid_t tids[4];
+	atomic_long began_ms, took_ms; /* the sleep */
 	taddr_t clear_tid;
 } *shared;
 
@@ -67,6 +69,14 @@ static void set_altstack(void)
 	sigaltstack(&st, NULL);
 }
 
+static long now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 static void enter(int slot)
 {
 	shared->tids[slot] = (pid_t)syscall(SYS_gettid);
@@ -75,14 +85,12 @@ static void enter(int slot)
 
 static void *sleeper(void *arg)
 {
-	struct timespec t = { SLEEP_MS / 1000, SLEEP_MS % 1000 * 1000000 }, left, begin, end;
+	struct timespec t = { SLEEP_MS / 1000, SLEEP_MS % 1000 * 1000000 }, left;
 
-	clock_gettime(CLOCK_MONOTONIC, &begin);
+	shared->began_ms = now_ms();
 	enter(1);
 	check(nanosleep(&t, &left) == 0, "nanosleep was interrupted");
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	long took_ms = (end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000;
-	check(took_ms >= SLEEP_MS && took_ms < SLEEP_MS + SLACK_MS, "nanosleep took another time");
+	shared->took_ms = now_ms() - shared->began_ms;
 	return NULL;
 }
 
@@ -218,7 +226,7 @@ static void check_orphan(pid_t pid, pid_t tid)
 		struct parasite p;
 		static struct parasite_list list;
 		uint32_t at;
-		struct timespec t = { 0, 200000000 };
+		struct timespec t = { ORPHAN_MS / 1000, ORPHAN_MS % 1000 * 1000000 };
 
 		if (freeze_create("ptrace", pid, 10, &f) || freeze_stop(f) || parasite_inject(pid, tid, &p))
 			_exit(1);
@@ -263,22 +271,28 @@ int main(void)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(target());
 	}
+	struct noise noise;
+	if (!noise_start(&noise))
+		return 1;
 	while (shared->ready < 4)
 		sched_yield();
 
 	struct freeze *f;
-	for (int i = 0; i < ROUNDS; i++) {
+	int rounds = 0;
+	/* The thread that sleeps has to be there: a slow machine gets fewer rounds. */
+	for (; rounds < ROUNDS && now_ms() < shared->began_ms + SLEEP_MS / 2; rounds++) {
 		if (freeze_create("ptrace", pid, 10, &f) || freeze_stop(f))
 			return 1;
 		check_remote(pid);
 		check_state(f, pid);
 		freeze_destroy(f);
 	}
+	check(rounds > 0, "no round");
 	check_orphan(pid, shared->tids[2]);
 	check_orphan(pid, shared->tids[3]);
 
 	int spins = shared->spins;
-	for (int i = 0; i < 2000 && shared->spins == spins; i++)
+	for (int i = 0; i < PATIENCE_MS && shared->spins == spins; i++)
 		usleep(1000);
 	check(shared->spins != spins, "the spinning thread goes on");
 	shared->ready = 100;
@@ -288,6 +302,8 @@ int main(void)
 	waitpid(pid, &status, 0);
 	if (status)
 		printf("target ended with status %#x\n", status);
+	long late_ms = noise_end(&noise);
+	check(shared->took_ms >= SLEEP_MS && shared->took_ms < SLEEP_MS + SLACK_MS + late_ms, "nanosleep took another time");
 	if (status || failures || shared->failures)
 		return 1;
 	puts("PASS");

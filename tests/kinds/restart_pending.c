@@ -10,7 +10,7 @@
 
 #include "../lib/family.h"
 
-enum { NR = 4, WAIT_MS = 4000, AT_ONCE_MS = 500 };
+enum { NR = 4, WAIT_MS = 4000, AT_ONCE_MS = 3500 };
 
 static const struct timespec wait_time = { .tv_sec = WAIT_MS / 1000 };
 
