@@ -24,7 +24,7 @@
 enum { BPF_MAP_TYPE_RINGBUF = 27, BPF_RB_AVAIL_DATA = 0, BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 
 struct pt_regs___args {
-	unsigned long di, si, dx, r10, r8;
+	unsigned long di, si, dx, r10, r8, orig_ax;
 } __attribute__((preserve_access_index));
 
 struct mm_struct___locked {
@@ -61,7 +61,9 @@ char LICENSE[] SEC("license") = "GPL";
 enum {
 	FAULT_PRESENT = 1 << 0, /* X86_PF_PROT */
 	FAULT_WRITE = 1 << 1,   /* X86_PF_WRITE */
-	CHUNK_MASK = (2 << 20) - 1,
+	PF_IO_WORKER = 0x00000010,
+	PF_USER_WORKER = 0x00004000,
+	PF_KTHREAD = 0x00200000,
 };
 
 struct {
@@ -246,16 +248,22 @@ int BPF_PROG(track_fault_kernel, unsigned long address, struct pt_regs *regs, un
 	return on_fault(address, error_code);
 }
 
-/* System calls (x86-64) that have to do with mappings. */
+/* System calls (x86-64) that have to do with mappings, or read. */
 enum {
+	CALL_READ = 0,
 	CALL_MMAP = 9,
 	CALL_MPROTECT = 10,
 	CALL_MUNMAP = 11,
 	CALL_BRK = 12,
+	CALL_PREAD64 = 17,
+	CALL_READV = 19,
 	CALL_MREMAP = 25,
 	CALL_MADVISE = 28,
 	CALL_SHMAT = 30,
 	CALL_EXIT = 60,
+	CALL_PREADV = 295,
+	CALL_PROCESS_VM_READV = 310,
+	CALL_PREADV2 = 327,
 	CALL_PROCESS_MADVISE = 440,
 
 	ADVICE_REMOVE = 9,
@@ -439,6 +447,23 @@ int BPF_PROG(track_syscall, struct pt_regs *regs, long id)
 	return 0;
 }
 
+/*
+ * A thread that is none of the tree reads: files in /proc tell ps(1) and its like of the target, process_vm_readv(2) a profiler.
+ * No page changes by that, and a page that comes holds zeros or what its file does.
+ */
+static __always_inline bool reads_from_outside(struct mm_struct *mm)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	/* These have no call of their own: what stands there is not what they do. */
+	if (!task->mm || task->mm == mm || task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER))
+		return false;
+	long id = BPF_CORE_READ((struct pt_regs___args *)bpf_task_pt_regs(task), orig_ax);
+
+	return id == CALL_READ || id == CALL_PREAD64 || id == CALL_READV || id == CALL_PREADV || id == CALL_PREADV2 ||
+	       id == CALL_PROCESS_VM_READV;
+}
+
 /* Anybody but bcr takes the lock of a tracked address space: pages may come, go or change without a fault. */
 SEC("tp_btf/mmap_lock_acquire_returned")
 int BPF_PROG(track_mmap_lock, struct mm_struct *mm, bool write, bool success)
@@ -452,7 +477,7 @@ int BPF_PROG(track_mmap_lock, struct mm_struct *mm, bool write, bool success)
 	__u64 who = bpf_get_current_pid_tgid();
 	if (!bpf_map_lookup_elem(&tracked_mms, &key) || who >> 32 == c->tool)
 		return 0;
-	if (bpf_map_lookup_elem(&faulting, &who))
+	if (bpf_map_lookup_elem(&faulting, &who) || reads_from_outside(mm))
 		return 0;
 	c->full_by = who;
 	c->full_by_group = who >> 32;

@@ -67,7 +67,7 @@ static void run(const char *what, size_t bytes, bool write)
 	printf("%s: median stop %llu us (least %llu), of it cut %llu us (least %llu)\n", what,
 	       (unsigned long long)stops[ROUNDS / 2] / 1000, (unsigned long long)stops[0] / 1000,
 	       (unsigned long long)cuts[ROUNDS / 2], (unsigned long long)cuts[0]);
-	/* Somebody who takes the lock of the memory (to look at it in /proc, say) makes a stop look everywhere. */
+	/* When the kernel itself takes the lock of the memory (to make a huge page, say), a stop looks everywhere. */
 	if (nr_good <= ROUNDS / 2)
 		rig_fail("%s: only %d of %d stops looked at few places", what, nr_good, ROUNDS);
 }

@@ -75,9 +75,9 @@ static void request(void)
 
 /*
  * How much is left to the stop when a target writes without rest is a matter of the machine. Here it is known: places that
- * are too few for another round while it runs, and more than are left to the stop. Whoever lists processes meanwhile takes the
- * lock of the target's memory to read its command line: then there are no hints, everything is looked at in the stop, and
- * there is nothing to hold the target for.
+ * are too few for another round while it runs, and more than are left to the stop. The kernel itself may
+ * take the lock of the target's memory meanwhile (to make a huge page): then there are no hints, everything is looked at in the
+ * stop, and there is nothing to hold the target for.
  */
 static void run_held(void)
 {
