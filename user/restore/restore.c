@@ -153,6 +153,12 @@ static int look_up_pid(pid_t pid, struct proc_stat *ret)
 	return err ? fail(err, "pid %d: look whether it is in use", pid) : 0;
 }
 
+/* A zombie, or one that is being collected at this moment (proc_pid_stat(5)). */
+static bool has_ended(const struct proc_stat *stat)
+{
+	return stat->state == 'Z' || stat->state == 'X';
+}
+
 /*
  * The children of a dumped process become orphans when it ends, and init takes its time to collect them: a restore right after
  * the dump waits for that a little. Nobody tells when a number becomes free.
@@ -162,7 +168,7 @@ static int look_up_ended(pid_t pid, struct proc_stat *ret)
 	const struct timespec look_again = { .tv_nsec = 10 * 1000 * 1000 };
 	int err = look_up_pid(pid, ret);
 
-	for (int i = 0; !err && ret->state == 'Z' && i < ZOMBIE_LOOKS; i++) {
+	for (int i = 0; !err && has_ended(ret) && i < ZOMBIE_LOOKS; i++) {
 		nanosleep(&look_again, NULL);
 		err = look_up_pid(pid, ret);
 	}
@@ -176,7 +182,7 @@ static int check_pid_free(pid_t pid)
 
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	if (stat.state == 'Z')
+	if (has_ended(&stat))
 		return fail(0, "pid %d is still in use: %s has ended, but its parent %d has not taken notice", pid, stat.comm,
 			    (pid_t)stat.field[4]);
 	return fail(0, "pid %d is already in use by %s; end it, or restore in a pid namespace of its own", pid, stat.comm);

@@ -16,6 +16,7 @@
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -23,7 +24,7 @@
 #include "restore/plan.h"
 #include "sys/uapi.h"
 
-enum { CHUNK_BYTES = 1 << 20 };
+enum { CHUNK_BYTES = 1 << 20, ATTACHED_LOOKS = 100, CREATE_TRIES = 5 };
 
 /* SHM_DEST and SHM_LOCKED, bits of the mode; the C library has them under one feature macro or another. */
 enum { SHM_DEST_BIT = 01000, SHM_LOCKED_BIT = 02000 };
@@ -169,9 +170,15 @@ static bool is_leftover(const struct shmem *s, const struct shmid_ds *ds)
  */
 static int check_segment(const struct shmem *s, bool *there)
 {
+	const struct timespec look_again = { .tv_nsec = 10 * 1000 * 1000 };
 	struct shmid_ds ds;
 
 	*there = !shmctl(s->sysv.id, IPC_STAT, &ds);
+	/* Attachments of a process that has just ended go when nobody looks at its memory any more (/proc does, for ps). */
+	for (int i = 0; *there && ds.shm_nattch && i < ATTACHED_LOOKS; i++) {
+		nanosleep(&look_again, NULL);
+		*there = !shmctl(s->sysv.id, IPC_STAT, &ds);
+	}
 	if (!*there && errno != EINVAL && errno != EIDRM)
 		return fail(-errno, "System V segment %d: look whether it is there", s->sysv.id);
 	if (*there && !is_leftover(s, &ds))
@@ -236,6 +243,15 @@ static int create_segment(struct restore *r, const struct shmem *s)
 	if (err)
 		return err;
 	int id = create_as(s);
+	/* The file is the same for all: another restore may have asked for a number in between. */
+	for (int i = 1; id >= 0 && id != s->sysv.id && i < CREATE_TRIES; i++) {
+		if (shmctl(id, IPC_RMID, NULL))
+			return fail(-errno, "System V segment %d: remove one that was made by a wrong number (%d)", s->sysv.id, id);
+		err = ask_for_id(s->sysv.id);
+		if (err)
+			return err;
+		id = create_as(s);
+	}
 	if (id < 0)
 		return make_failed(s);
 	r->segments.v[r->segments.nr++] = id;
