@@ -3,6 +3,8 @@
  * free around where a restore would like to be: the low gigabytes, the places of programs, heaps, libraries and
  * stacks.
  */
+#include <sys/prctl.h>
+
 #include "mappings.h"
 
 /* Where bcr itself, built as it is, comes to lie; reserved as far as this program leaves it free. */
@@ -68,6 +70,8 @@ static void take_range(unsigned long start, unsigned long end)
 
 int main(void)
 {
+	/* A page each, not a huge one where there happens to be one. */
+	CHECK(!prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
 	take(lowest(), 4);
 	take((char *)0x7fffffffe000, 1);
 	for (int i = 0; i < NR_WIDE; i++)

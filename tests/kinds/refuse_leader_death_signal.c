@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "state.h"
 #include "target.h"
 
 static void *work(void *arg)
@@ -14,6 +15,8 @@ static void *work(void *arg)
 	pid_t child;
 
 	(void)arg;
+	while (state_of(getpid()) != 'Z')
+		usleep(1000);
 	CHECK(!pipe2(up, O_CLOEXEC));
 	child = fork();
 	CHECK(child >= 0);

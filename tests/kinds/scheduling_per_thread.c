@@ -70,9 +70,13 @@ static void *thread_main(void *arg)
 
 int main(void)
 {
+	const struct sched_param lowest = { .sched_priority = 1 }, none = { 0 };
 	pthread_t threads[NR_THREADS];
 	cpu_set_t all;
 
+	if (sched_setscheduler(0, SCHED_FIFO, &lowest))
+		target_skip("real-time threads are not allowed here, or not in this control group");
+	CHECK(!sched_setscheduler(0, SCHED_OTHER, &none));
 	/* As it may have been started with another one of each. */
 	memset(&all, 0xff, sizeof(all));
 	CHECK(!sched_setaffinity(0, sizeof(all), &all));

@@ -122,6 +122,9 @@ int main(void)
 	CHECK_EQUAL(filter_call(SYS_getsid, ENOTBLK, SECCOMP_FILTER_FLAG_TSYNC), confined_tid);
 	send_byte(0);
 	CHECK(!pthread_join(one, NULL));
+	/* It has ended, and is in the way until it is off the list of threads, too. */
+	while (!syscall(SYS_tgkill, getpid(), confined_tid, 0))
+		usleep(1000);
 	CHECK_EQUAL(filter_call(SYS_getpgid, ENOTBLK, SECCOMP_FILTER_FLAG_TSYNC_ESRCH | SECCOMP_FILTER_FLAG_TSYNC), 0);
 	send_byte(2);
 	CHECK(!pthread_join(other, NULL));

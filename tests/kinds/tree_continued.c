@@ -119,6 +119,8 @@ static void be_parent(void)
 	}
 	pid_t pid = family_await(1 + OF_PARENT);
 	await(pid, WSTOPPED | WNOWAIT);
+	/* It is stopped before its parent is told. */
+	CHECK_EQUAL(sigwaitinfo(&chld, NULL), SIGCHLD);
 	drain();
 	stop_and_continue(OF_PARENT, false);
 	family_note(1 + PARENT);

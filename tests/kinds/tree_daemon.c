@@ -14,7 +14,7 @@ int main(void)
 	CHECK(pid >= 0);
 	if (pid)
 		_exit(0);
-	while (getppid() == sid)
+	while (getppid() == sid || !kill(sid, 0))
 		family_nap();
 
 	family_init();

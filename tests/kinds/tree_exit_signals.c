@@ -17,7 +17,7 @@ static void make_sister(int who, int sister)
 /* Ends when it is asked to, well; only waits that are for such children find it when `__WCLONE` is asked for. */
 static void end(int who, int exit_signal, int flags)
 {
-	struct timespec now = { 0 }, soon = { .tv_sec = 10 };
+	struct timespec now = { 0 }, soon = { .tv_sec = 600 };
 	pid_t pid = family->members[who].pid;
 	sigset_t set;
 	siginfo_t info;

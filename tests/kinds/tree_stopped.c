@@ -89,6 +89,8 @@ int main(void)
 		pid_t pid = family_await(1 + i);
 		CHECK(!kill(pid, kids[i].sig));
 		await_stop(pid);
+		/* It is stopped before its parent is told. */
+		CHECK_EQUAL(sigwaitinfo(&chld, NULL), SIGCHLD);
 		if (kids[i].reported)
 			CHECK(waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status) && WSTOPSIG(status) == kids[i].sig);
 	}

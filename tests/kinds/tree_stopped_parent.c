@@ -15,6 +15,7 @@ static void check_pending(pid_t child)
 
 static void be_parent(void)
 {
+	siginfo_t info;
 	pid_t child;
 	int status;
 
@@ -26,6 +27,7 @@ static void be_parent(void)
 	}
 	family_await(2);
 	CHECK(!kill(child, SIGTSTP));
+	CHECK(!waitid(P_PID, child, &info, WSTOPPED | WNOWAIT));
 	family_note(1);
 	family_wait();
 	check_pending(child);

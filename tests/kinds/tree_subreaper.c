@@ -10,7 +10,7 @@ enum { REAPER = 1, ORPHAN, PARENT, CHILD, GRANDCHILD, ROOTS_ORPHAN, LAST };
 
 static void stay_until_parent_dies(int who, int sig, pid_t adopter)
 {
-	struct timespec patience = { .tv_sec = 10 };
+	struct timespec patience = { .tv_sec = 600 };
 	sigset_t set;
 	siginfo_t info;
 	int now = -1;

@@ -5,6 +5,8 @@
  *   image_roundtrip --write DIR  writes the set into DIR, for looking at it with other tools
  *   image_roundtrip --seed FILE  writes it as one file, the fuzzer's seed
  *   image_roundtrip --seed-child FILE  the same of a set with a parent, and the parent
+ *
+ * timeout: 600
  */
 #include <dirent.h>
 #include <errno.h>
