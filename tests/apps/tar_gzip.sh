@@ -22,8 +22,15 @@ spawn "$PWD/work" /bin/bash -c 'set -o pipefail; tar -C .. -cf - tree | gzip -6 
 rounds=0
 for mib in 3 10 20 30; do
 	await size work/archive.tar.gz $((mib << 20)) || { show_log work/log; fail "the archive does not grow to $mib MiB"; }
-	kill -0 "$pid" 2>/dev/null || break
-	round_trip work "$PWD/images"
+	mkdir -p images
+	"$BCR" dump -t "$pid" -D images -v4 -o dump.log || {
+		# It was done before.
+		kill -0 "$pid" 2>/dev/null || break
+		show_log images/dump.log
+		fail "dump of $pid"
+	}
+	gone "$pid"
+	restore "$PWD/images"
 	rounds=$((rounds + 1))
 done
 [ $rounds -ge 2 ] || fail "it was done before it could be dumped twice"

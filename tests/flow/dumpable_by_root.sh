@@ -1,6 +1,7 @@
 #!/bin/bash
 # A core for root only (dumpable 2): what fs.suid_dumpable=2 makes of programs that change their ids. A restore gives it back
 # where the system is set up so, and refuses where it is not.
+# alone: it sets fs.suid_dumpable, for all
 set -eu
 # shellcheck source=tests/lib/bcr.sh
 . "$SRC/tests/lib/bcr.sh"

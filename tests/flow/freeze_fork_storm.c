@@ -23,7 +23,7 @@ enum { NR_FREEZES = 40, NR_WORKERS = 3 };
 
 static struct shared {
 	atomic_long steps, vfork_steps;
-	atomic_int stop;
+	atomic_int stop, workers;
 } *shared;
 
 static int failures;
@@ -68,6 +68,7 @@ static int storm_tree(void)
 	for (int i = 0; i < NR_WORKERS; i++)
 		if (fork() == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			shared->workers++;
 			storm();
 			_exit(0);
 		}
@@ -96,6 +97,8 @@ static void check_storm(void)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(storm_tree());
 	}
+	while (shared->workers < NR_WORKERS)
+		sched_yield();
 	check(moves(true), "the storm begins");
 
 	struct freeze *f;

@@ -119,8 +119,8 @@ static void check_stopped_stays(void)
 	check(freeze_was_stopped(f, pid), "it was stopped");
 	check(!freeze_thaw(f, THAW_RUN, NULL), "thaw");
 	freeze_destroy(f);
-	for (int i = 0; i < 1000 && state_of(pid) != 'T'; i++)
-		sched_yield();
+	for (int ms = 0; ms < 30000 && state_of(pid) != 'T'; ms++)
+		usleep(1000);
 	check(state_of(pid) == 'T', "it is stopped afterwards");
 
 	kill(pid, SIGCONT);

@@ -258,7 +258,7 @@ int main(void)
 
 	int status;
 	waitpid(pid, &status, 0);
-	long late_ms = noise_end(&noise);
+	long late_ms = noise_end(&noise) / 1000000;
 	semctl(sem_id, 0, IPC_RMID);
 	if (err || status) {
 		printf("FAIL: target ended with status %#x after %d freezes\n%s", status, NR_FREEZES, shared->why);

@@ -1,6 +1,6 @@
 #!/bin/bash
 # A tree of 20 processes and 50 threads that checks itself is dumped and restored 200 times in a row.
-# timeout: 900
+# timeout: 3600
 set -eu
 # shellcheck source=tests/lib/bcr.sh
 . "$SRC/tests/lib/bcr.sh"

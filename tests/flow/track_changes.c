@@ -7,7 +7,7 @@
 
 #include <sys/prctl.h>
 
-enum { PAGES = 512, BYTES = PAGES * RIG_PAGE, CUTS = 6, MAX_TRIES = 8, GUARD_INSTALL = 102, GUARD_REMOVE = 103 };
+enum { PAGES = 512, BYTES = PAGES * RIG_PAGE, CUTS = 6, GUARD_INSTALL = 102, GUARD_REMOVE = 103 };
 
 static void fill(uint8_t *p, size_t bytes, uint64_t seed)
 {
@@ -239,7 +239,7 @@ static void run(const char *backend, int cuts)
 	rig_start(&r, target);
 	rig_open(&r, backend, NULL);
 	for (int i = 0; i < cuts; i++)
-		rig_cut(&r, MAX_TRIES);
+		rig_cut(&r, RIG_MAX_TRIES);
 	rig_print(&r, changes[chosen].name);
 	rig_close(&r);
 	rig_end(&r);

@@ -39,7 +39,7 @@ static int scan_with_instants(int fd, uint64_t start, uint64_t end, uint64_t nee
 #undef now_read
 #undef scan_pages
 
-enum { BYTES = 8 << 20, FOREVER = 20000 };
+enum { BYTES = 8 << 20, FOREVER = 600000 };
 
 /* What happens to a page: done by the target, or by this process. */
 static const struct {
@@ -209,7 +209,7 @@ static void one(struct rig *r, const char *when_name)
 			 err ? "refused" : "taken for whole, with a page that was written unseen");
 	/* And the next one is whole. */
 	if (err)
-		rig_cut(r, 4);
+		rig_cut(r, RIG_MAX_TRIES);
 }
 
 int main(void)

@@ -7,7 +7,7 @@
 
 #include <linux/io_uring.h>
 
-enum { PAGES = 1024, BYTES = PAGES * RIG_PAGE, CUTS = 8, MAX_CUTS = 500, MAX_TRIES = 60, ENTRIES = 8 };
+enum { PAGES = 1024, BYTES = PAGES * RIG_PAGE, CUTS = 8, MAX_CUTS = 500, MAX_TRIES = 2000, ENTRIES = 8 };
 
 enum way { READS, READS_BY_WORKER, DIRECT_READS, FIXED_READS, NR_WAYS };
 
@@ -91,13 +91,14 @@ static void read_on(struct ring *r)
 		pthread_mutex_lock(&reading);
 		int res = ring_read(r, way == FIXED_READS ? IORING_OP_READ_FIXED : IORING_OP_READ,
 				    way == READS_BY_WORKER ? IOSQE_ASYNC : 0, shared->file_fd, to, from);
+		/* Under the lock: outside of it the target may be stopped, and its memory be what is compared. */
+		rig_shared->steps += res == RIG_PAGE;
 		pthread_mutex_unlock(&reading);
 		if (res != RIG_PAGE) {
 			snprintf(rig_shared->why, sizeof(rig_shared->why), "%s: %s", names[way], strerror(-res));
 			rig_shared->failures++;
 			return;
 		}
-		rig_shared->steps++;
 		if (rig_random(&random) % 64 == 0)
 			usleep(rig_random(&random) % 60000);
 	}

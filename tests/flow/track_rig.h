@@ -35,7 +35,11 @@
 #include "observe/observe.h"
 #include "track/track.h"
 
-enum { RIG_PAGE = 4096 };
+enum {
+	RIG_PAGE = 4096,
+	RIG_MAX_TRIES = 100, /* for one cut: some are not whole, more where the machine is slow; what is wrong fails at once */
+	RIG_STATUS_DIFFERENT = 3,
+};
 
 /* Shared by the test and its targets. */
 struct rig_shared {
@@ -60,6 +64,7 @@ struct rig {
 
 static struct rig_shared *rig_shared;
 static const char *rig_base = ".";
+static int rig_failed_status = 1;
 static bool rig_foreign;  /* the target has write protection of its own, which is to be overlooked */
 static bool rig_refusals_do_not_matter;
 static void (*rig_before_follow)(void);    /* NULL, or: called when memory has been looked at, and hints are followed next */
@@ -76,7 +81,7 @@ __attribute__((noreturn, format(printf, 1, 2))) static inline void rig_fail(cons
 	printf("\n");
 	fflush(stdout);
 	va_end(args);
-	_exit(1);
+	_exit(rig_failed_status);
 }
 
 #define RIG_NEED(cond) \
@@ -359,6 +364,8 @@ static inline size_t rig_compare(const char *what, pid_t pid, struct rig_cursor 
 		munmap((void *)ap, a_bytes);
 	if (bp)
 		munmap((void *)bp, b_bytes);
+	if (bad || more || missing)
+		rig_failed_status = RIG_STATUS_DIFFERENT;
 	if (bad || more || missing)
 		rig_fail("pid %d %s: of %zu pages %zu differ, %zu are missing, %zu too many; the first at %llx", pid, what,
 			 nr, bad, missing, more, (unsigned long long)first);

@@ -14,7 +14,6 @@ enum {
 	PAGES = 2048,
 	BYTES = PAGES * RIG_PAGE,
 	CUTS = 6,
-	MAX_TRIES = 8,
 	NR_CHILDREN = 3,
 	WRITES = 2,
 	DIRECT_BYTES = BYTES / 4,
@@ -338,7 +337,7 @@ static void one(const struct behaviour *b)
 
 		RIG_NEED(!tracker_precut(r.tracker, m));
 		model_destroy(m);
-		rig_cut(&r, MAX_TRIES);
+		rig_cut(&r, RIG_MAX_TRIES);
 		copied += tracker_stats(r.tracker)->cut_pages_copied;
 		ahead += tracker_stats(r.tracker)->cut_shared_ahead;
 	}

@@ -1,6 +1,7 @@
 /*
  * The stop looks at as few places for 1 GiB as for 64 MiB, and at few when 100 MB/s are written: those where something was
  * written. Prints what that took; every last copy is compared.
+ * timeout: 600
  */
 #include "track_rig.h"
 
@@ -50,7 +51,7 @@ static void run(const char *what, size_t bytes, bool write)
 	printf("%s: opened in %llu ms\n", what, (unsigned long long)(rig_now_ns() - begin_ns) / 1000000);
 	for (int i = 0; i < ROUNDS; i++) {
 		r.compare = i == ROUNDS - 1;
-		rig_cut(&r, 3);
+		rig_cut(&r, RIG_MAX_TRIES);
 		if (!r.compare)
 			rig_print(&r, what);
 		const struct track_stats *now = tracker_stats(r.tracker);

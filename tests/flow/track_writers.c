@@ -40,7 +40,7 @@ static void run(const char *backend)
 	rig_start(&r, target);
 	rig_open(&r, backend, NULL);
 	for (int i = 0; i < ROUNDS; i++) {
-		rig_cut(&r, 5);
+		rig_cut(&r, RIG_MAX_TRIES);
 		rig_print(&r, "random writers");
 	}
 	if (!strcmp(backend, "wp-cow") && !tracker_stats(r.tracker)->pages_saved)
@@ -91,7 +91,7 @@ static void run_held(void)
 	for (int i = 0; i < MAX_ROUNDS && nr_held < ROUNDS; i++) {
 		uint64_t holds = tracker_stats(r.tracker)->holds;
 
-		rig_cut(&r, 5);
+		rig_cut(&r, RIG_MAX_TRIES);
 		rig_print(&r, "held before the stop");
 		if (tracker_stats(r.tracker)->holds != holds)
 			nr_held++;

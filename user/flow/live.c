@@ -269,14 +269,22 @@ static void undo_cut(struct flow *f)
 	step_images_undo(f);
 }
 
+/* What cannot be let go of so goes with the tracker. */
+static int release_memory(struct flow *f)
+{
+	tracker_release(f->tracker);
+	return 0;
+}
+
 static const struct stage live_stages[] = {
 	{ "open-observer", step_observer, step_observer_undo },
 	{ "observe", step_observe_running, step_observe_running_undo },
 	{ "track", open_tracker, undo_tracker },
 	{ "snapshot", take_cut, undo_cut },
+	{ "release", release_memory, NULL },
 	{ "commit", step_commit, NULL },
 };
-enum { NR_LIVE_STAGES = sizeof(live_stages) / sizeof(live_stages[0]) };
+enum { NR_LIVE_STAGES = sizeof(live_stages) / sizeof(live_stages[0]), AT_RELEASE = 4 };
 
 /* Is memory to be tracked? What the user named is taken at its word: tracker_open() says what is missing. */
 bool live_wanted(const struct dump_request *req)
@@ -299,11 +307,11 @@ bool live_wanted(const struct dump_request *req)
 /* In their order: those of the cut stand for "snapshot", those of the stop for "stop". */
 void live_list_stages(void)
 {
-	stages_list(live_stages, NR_LIVE_STAGES - 1);
+	stages_list(live_stages, AT_RELEASE);
 	stages_list(cut_stages, AT_STOP);
 	stages_list(stop_stages, NR_STOP_STAGES);
 	stages_list(&cut_stages[AT_STOP + 1], NR_CUT_STAGES - AT_STOP - 1);
-	stages_list(&live_stages[NR_LIVE_STAGES - 1], 1);
+	stages_list(&live_stages[AT_RELEASE], NR_LIVE_STAGES - AT_RELEASE);
 }
 
 int live_run(struct flow *f)

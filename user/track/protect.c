@@ -58,17 +58,39 @@ static int get_uffd(struct tracker *t, struct track_mm *tm)
 	return 0;
 }
 
-void protect_lift(const struct track_mm *tm, uint64_t start, uint64_t end)
+void protect_unregister(const struct track_mm *tm, uint64_t start, uint64_t end)
+{
+	struct uffdio_range range = { .start = start, .len = end - start };
+
+	/* Whatever is left of it goes with the descriptor. */
+	ioctl(tm->uffd, UFFDIO_UNREGISTER, &range);
+}
+
+bool protect_lift(const struct track_mm *tm, uint64_t start, uint64_t end)
 {
 	struct steps s = steps_over(tm->pagemap_fd, start, end);
 
 	while (steps_next(&s)) {
-		struct uffdio_range range = { .start = s.start, .len = s.end - s.start };
+		struct uffdio_writeprotect wp = { .range = { .start = s.start, .len = s.end - s.start } };
 
-		/* EINVAL: there is nothing any more. Whatever else, it goes with the descriptor. */
-		if (ioctl(tm->uffd, UFFDIO_UNREGISTER, &range) && errno != EINVAL)
-			return;
+		/* ENOENT: part of it is not registered any more. */
+		if (wp.range.len == end - start || ioctl(tm->uffd, UFFDIO_WRITEPROTECT, &wp))
+			return false;
 	}
+	return true;
+}
+
+/* The kernel looks at pages only when protection by writes was asked for, and that ends with the other mode. */
+bool protect_drop(const struct track_mm *tm, uint64_t start, uint64_t end)
+{
+	struct uffdio_register reg = {
+		.range = { .start = start, .len = end - start },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	bool ok = !ioctl(tm->uffd, UFFDIO_REGISTER, &reg);
+
+	protect_unregister(tm, start, end);
+	return ok;
 }
 
 void protect_barrier(const struct track_mm *tm)

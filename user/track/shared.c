@@ -525,8 +525,8 @@ void shared_release(struct tracker *t)
 {
 	VEC_FOREACH(o, &t->shared) {
 		VEC_FOREACH(map, &o->maps) {
-			if (map->tm->uffd >= 0)
-				protect_lift(map->tm, map->start, map->end);
+			if (map->tm->uffd >= 0 && !protect_lift(map->tm, map->start, map->end))
+				protect_unregister(map->tm, map->start, map->end);
 		}
 	}
 }

@@ -110,9 +110,7 @@ void mm_unprotect(struct tracker *t, struct track_mm *tm)
 		return;
 	if (t->cow)
 		cow_forget(t->cow, tm->nr);
-	/* To close it does the same, in one piece. */
-	VEC_FOREACH(r, &tm->ranges)
-		protect_lift(tm, r->start, r->end);
+	/* What tracker_release() has not let go of goes with it. */
 	close(tm->uffd);
 	tm->uffd = -1;
 	tm->uffd_ident = 0;

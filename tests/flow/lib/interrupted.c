@@ -27,6 +27,7 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 
+#include "noise.h"
 #include "self.h"
 
 static const int64_t ms = 1000000;
@@ -611,9 +612,12 @@ static void await_sleep(void)
 				continue;
 			snprintf(path, sizeof(path), "/proc/self/task/%.16s/stat", d->d_name);
 			int fd = open(path, O_RDONLY | O_CLOEXEC);
-			NEED(fd >= 0 && read(fd, text, sizeof(text)) > 0);
-			close(fd);
-			nr_awake += strstr(text, ") S ") == NULL;
+			/* One that has ended meanwhile was awake for it. */
+			bool asleep = fd >= 0 && read(fd, text, sizeof(text)) > 0 && strstr(text, ") S ");
+
+			if (fd >= 0)
+				close(fd);
+			nr_awake += !asleep;
 		}
 		closedir(dir);
 		if (nr_awake)
@@ -695,20 +699,15 @@ static void run_fifo(void)
 
 __attribute__((noreturn)) static void run_twin(void)
 {
-	int64_t noise_ns = 0;
+	struct noise noise;
 	char text[32];
 
 	run_fifo();
+	NEED(noise_start(&noise));
 	self_ready();
-	while (access("go", F_OK)) {
-		int64_t before = self_now_ns(CLOCK_MONOTONIC);
-
+	while (access("go", F_OK))
 		self_nap(SAMPLE_NS);
-		int64_t late = self_now_ns(CLOCK_MONOTONIC) - before - SAMPLE_NS;
-		if (late > noise_ns)
-			noise_ns = late;
-	}
-	snprintf(text, sizeof(text), "%ld\n", noise_ns);
+	snprintf(text, sizeof(text), "%ld\n", noise_end(&noise));
 	self_write_file("noise", text);
 	self_pass();
 }
