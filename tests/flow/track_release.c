@@ -1,6 +1,7 @@
 /*
- * While the target's memory is let go of, its mappings stay whole: mremap(2) of all of a mapping works at each step. Afterwards nothing
- * is protected or registered, however long a mapping is, and whatever the target does to it meanwhile.
+ * While the target's memory is taken and let go of, its mappings stay whole: mremap(2) of all of a mapping works before it is registered and
+ * afterwards, and at each step of the release. Then nothing is protected or registered, however long a mapping is, and whatever the target
+ * does to it meanwhile.
  */
 #include <sys/mman.h>
 
@@ -29,6 +30,7 @@ static const char *const names[NR_DEEDS] = { "grown at each step", "moved", "spl
 
 static struct order {
 	atomic_int wanted, done; /* numbers of orders */
+	bool private_only;
 	enum deed deed;
 	uintptr_t at[3];
 } *order;
@@ -36,16 +38,28 @@ static struct order {
 static bool armed;
 static int nr_orders;
 
-static void between_steps(void)
+static void give_order(void)
 {
-	if (!armed || (order->deed != GROW && nr_orders) || nr_orders >= MAX_GROWN)
-		return;
 	nr_orders++;
 	order->wanted++;
 	while (order->done != order->wanted)
 		sched_yield();
 	if (rig_shared->failures)
 		rig_fail("%s: %s", names[order->deed], rig_shared->why);
+}
+
+static void between_steps(void)
+{
+	if (armed && (order->deed == GROW || !nr_orders) && nr_orders < MAX_GROWN)
+		give_order();
+}
+
+/* Not the shared one: memory that it has grown by does not exist. */
+static void grow_private(void)
+{
+	order->private_only = true;
+	give_order();
+	order->private_only = false;
 }
 
 /* With room behind it. */
@@ -74,7 +88,7 @@ static bool act(uint8_t *at, size_t bytes, size_t grown)
 static int target(void)
 {
 	const size_t sizes[] = { BYTES, BYTES, FEW_BYTES };
-	size_t grown = 0;
+	size_t grown[3] = {};
 
 	for (int i = 0; i < 3; i++)
 		order->at[i] = (uintptr_t)take(sizes[i], i == 1 ? MAP_SHARED : MAP_PRIVATE);
@@ -85,16 +99,28 @@ static int target(void)
 			continue;
 		}
 		for (int i = 0; i < 3; i++) {
-			if (act((uint8_t *)order->at[i], sizes[i], grown))
+			if ((order->private_only && i == 1) || act((uint8_t *)order->at[i], sizes[i], grown[i]++))
 				continue;
 			snprintf(rig_shared->why, sizeof(rig_shared->why), "mapping %d, order %d: %s", i, (int)order->wanted,
 				 strerror(errno));
 			rig_shared->failures++;
 		}
-		grown++;
 		order->done++;
 	}
 	return 0;
+}
+
+/* Linux 6.11. */
+static bool can_tell_growth(void)
+{
+	struct bcr_procmap_query q = { .size = sizeof(q), .query_addr = (uintptr_t)names };
+	int fd = open("/proc/self/maps", O_RDONLY);
+	bool can = !ioctl(fd, BCR_PROCMAP_QUERY, &q);
+
+	if (!can)
+		printf("this kernel does not tell what a mapping has grown by\n");
+	close(fd);
+	return can;
 }
 
 static int found_protected(void *arg, const struct page_range *r)
@@ -128,7 +154,11 @@ int main(void)
 		order->deed = deed;
 		nr_orders = 0;
 		rig_start(&r, target);
+		/* Before it is registered, and then once more. */
+		rig_before_open = deed == GROW && can_tell_growth() ? grow_private : NULL;
 		rig_open(&r, "wp-cow", NULL);
+		if (rig_before_open)
+			grow_private();
 		rig_cut(&r, RIG_MAX_TRIES);
 		uint64_t pauses = tracker_stats(r.tracker)->pauses;
 

@@ -67,6 +67,7 @@ static const char *rig_base = ".";
 static int rig_failed_status = 1;
 static bool rig_foreign;  /* the target has write protection of its own, which is to be overlooked */
 static bool rig_refusals_do_not_matter;
+static void (*rig_before_open)(void);      /* NULL, or: called when the target has been observed, and is tracked next */
 static void (*rig_before_follow)(void);    /* NULL, or: called when memory has been looked at, and hints are followed next */
 static void (*rig_hold_others)(bool hold); /* NULL, or: those who write from outside pause while the target is stopped */
 static char rig_dir[64]; /* for files of targets, too */
@@ -203,6 +204,8 @@ static inline void rig_open(struct rig *r, const char *backend, const struct tra
 	RIG_NEED(!freeze_create("ptrace", r->pid, 10, &r->freeze));
 	observer_set_tracked(r->observer, rig_foreign);
 	struct model *m = rig_observe(r, false);
+	if (rig_before_open)
+		rig_before_open();
 	RIG_NEED(!tracker_open(backend, m, &env, &r->tracker));
 	model_destroy(m);
 	observer_set_tracked(r->observer, true);

@@ -29,10 +29,34 @@ _Static_assert(sizeof(struct bcr_pm_scan_arg) == 96, "kernel interface");
 
 #define BCR_PAGEMAP_SCAN _IOWR('f', 16, struct bcr_pm_scan_arg)
 
+/* PROCMAP_QUERY, include/uapi/linux/fs.h, since Linux 6.11: what is told of one mapping. Without a name and a build id. */
+struct bcr_procmap_query {
+	__u64 size;
+	__u64 query_flags;
+	__u64 query_addr; /* the mapping that covers it; ENOENT: none */
+	__u64 vma_start, vma_end;
+	__u64 vma_flags; /* BCR_PROCMAP_* */
+	__u64 vma_page_size;
+	__u64 vma_offset;
+	__u64 inode;
+	__u32 dev_major, dev_minor;
+	__u32 vma_name_size, build_id_size;
+	__u64 vma_name_addr, build_id_addr;
+};
+
+_Static_assert(sizeof(struct bcr_procmap_query) == 104, "kernel interface");
+
+#define BCR_PROCMAP_QUERY _IOWR('f', 17, struct bcr_procmap_query)
+
 /* include/uapi/linux/timerfd.h, which cannot be included together with <sys/timerfd.h>. */
 #define BCR_TFD_IOC_SET_TICKS _IOW('T', 0, __u64)
 
 enum {
+	BCR_PROCMAP_READABLE = 1 << 0,
+	BCR_PROCMAP_WRITABLE = 1 << 1,
+	BCR_PROCMAP_EXECUTABLE = 1 << 2,
+	BCR_PROCMAP_SHARED = 1 << 3,
+
 	BCR_PAGE_IS_PRESENT = 1 << 3,
 	BCR_PAGE_IS_GUARD = 1 << 8, /* since Linux 6.15 */
 

@@ -3,10 +3,13 @@
  * a page by itself at the first write, nobody has to answer.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "sys/uapi.h"
 #include "track/inner.h"
@@ -31,16 +34,41 @@ static bool can_be_protected(const struct vma *vma)
  * A mapping that the kernel does not register (one with a userfaultfd of the program: EBUSY) is copied inside the
  * stop; so is one that went away meanwhile, if it ever comes back.
  */
-static void register_vma(struct track_mm *tm, const struct vma *vma)
+static bool register_range(struct track_mm *tm, uint64_t start, uint64_t end)
 {
 	struct uffdio_register reg = {
-		.range = { .start = vma->start, .len = vma->end - vma->start },
+		.range = { .start = start, .len = end - start },
 		.mode = UFFDIO_REGISTER_MODE_WP,
 	};
 
-	if (ioctl(tm->uffd, UFFDIO_REGISTER, &reg))
-		log_debug("pid %d mapping %llx-%llx: not protected, it is copied inside the stop: %s", tm->pid,
-			  (unsigned long long)vma->start, (unsigned long long)vma->end, strerror(errno));
+	if (!ioctl(tm->uffd, UFFDIO_REGISTER, &reg))
+		return true;
+	log_debug("pid %d mapping %llx-%llx: not protected, it is copied inside the stop: %s", tm->pid, (unsigned long long)start,
+		  (unsigned long long)end, strerror(errno));
+	return false;
+}
+
+/* Is it what the mapping has grown by since it was observed? The same access, and no file, or the same file further on. */
+static bool goes_on(const struct vma *vma, const struct bcr_procmap_query *q)
+{
+	uint64_t flags = (vma->prot & PROT_READ ? BCR_PROCMAP_READABLE : 0) | (vma->prot & PROT_WRITE ? BCR_PROCMAP_WRITABLE : 0) |
+			 (vma->prot & PROT_EXEC ? BCR_PROCMAP_EXECUTABLE : 0) | (vma->flags & MAP_SHARED ? BCR_PROCMAP_SHARED : 0);
+
+	return q->vma_start == vma->end && q->vma_flags == flags && !q->inode == !(vma->status & VMA_FILE_PRIVATE) &&
+	       (!q->inode || q->vma_offset == vma->pgoff + (vma->end - vma->start));
+}
+
+/*
+ * A mapping that has grown since it was observed is two by now, and mremap(2) of all of it would fail: the rest is registered, too, which
+ * makes it one again. Before Linux 6.11 nobody tells, at a price that could be paid for each mapping.
+ */
+static void register_vma(struct track_mm *tm, const struct vma *vma, const struct vma *next, int maps_fd)
+{
+	struct bcr_procmap_query q = { .size = sizeof(q), .query_addr = vma->end };
+
+	if (register_range(tm, vma->start, vma->end) && !(next && next->start == vma->end) && !ioctl(maps_fd, BCR_PROCMAP_QUERY, &q) &&
+	    goes_on(vma, &q))
+		register_range(tm, q.vma_start, q.vma_end);
 }
 
 /* Gets the userfaultfd. Without one, nothing of this address space is protected: everything is copied inside the stop. */
@@ -108,10 +136,15 @@ void protect_barrier(const struct track_mm *tm)
 int protect_register(struct tracker *t, struct track_mm *tm, const struct mm *mm)
 {
 	int err = tm->uffd < 0 ? get_uffd(t, tm) : 0;
+	char path[32];
 
-	VEC_FOREACH(vma, &mm->vmas) {
-		if (!err && can_be_protected(vma) && !scan_is_registered(tm->pagemap_fd, vma->start))
-			register_vma(tm, vma);
+	snprintf(path, sizeof(path), "/proc/%d/maps", tm->pid);
+	_cleanup_close_ int maps_fd = err ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+	for (size_t i = 0; !err && i < mm->vmas.nr; i++) {
+		const struct vma *vma = &mm->vmas.v[i];
+
+		if (can_be_protected(vma) && !scan_is_registered(tm->pagemap_fd, vma->start))
+			register_vma(tm, vma, i + 1 < mm->vmas.nr ? vma + 1 : NULL, maps_fd);
 	}
 	return err;
 }
