@@ -448,8 +448,9 @@ int BPF_PROG(track_syscall, struct pt_regs *regs, long id)
 }
 
 /*
- * A thread that is none of the tree reads: files in /proc tell ps(1) and its like of the target, process_vm_readv(2) a profiler.
- * No page changes by that, and a page that comes holds zeros or what its file does.
+ * A thread of another address space reads: files in /proc tell ps(1) and its like of the target, process_vm_readv(2) a profiler. No
+ * page changes by that, and a page that comes holds zeros or what its file does. (The numbers are those of x86-64. A 32-bit program
+ * has other calls by them, none of which touches another address space.)
  */
 static __always_inline bool reads_from_outside(struct mm_struct *mm)
 {

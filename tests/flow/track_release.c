@@ -24,12 +24,15 @@ static bool next_and_tell(struct steps *s)
 
 enum { BYTES = 80 << 20, FEW_BYTES = 1 << 20, MAX_GROWN = 64, ROOM = MAX_GROWN * RIG_PAGE };
 
-enum deed { GROW, MOVE, SPLIT, NR_DEEDS };
+enum { FILE_BYTES = 32 << 20, READ_BYTES = 1 << 20 };
 
-static const char *const names[NR_DEEDS] = { "grown at each step", "moved", "split and unmapped in part" };
+enum deed { GROW, MOVE, SPLIT, LEAVE, NR_DEEDS };
+
+static const char *const names[NR_DEEDS] = { "grown at each step", "moved", "split and unmapped in part", "left the tree" };
 
 static struct order {
 	atomic_int wanted, done; /* numbers of orders */
+	atomic_long reads;
 	bool private_only;
 	enum deed deed;
 	uintptr_t at[3];
@@ -73,6 +76,60 @@ static uint8_t *take(size_t bytes, int flags)
 	return p;
 }
 
+/* Private ones of a file: one that is written, and one right behind other memory, as libraries are. */
+static void take_file(void)
+{
+	int fd = memfd_create("file", 0);
+	uint8_t *p = mmap(NULL, 2 * FILE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (fd < 0 || ftruncate(fd, FILE_BYTES))
+		_exit(3);
+	memset(p, 1, FILE_BYTES);
+	mmap(p + FILE_BYTES, FILE_BYTES, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0);
+	p = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	memset(p, 2, FILE_BYTES);
+	close(fd);
+}
+
+/*
+ * A child whose parent ends on order is not of the tree any more, and runs while that is held. It reads into memory that has no pages
+ * yet, all the time.
+ */
+static void read_on(void)
+{
+	int file = memfd_create("read", 0); /* of which a read is never cut short by a stop */
+	uint8_t *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memset(p + BYTES / 2, 1, BYTES / 2);
+	if (file < 0 || ftruncate(file, READ_BYTES))
+		_exit(3);
+	order->reads++;
+	while (!rig_shared->go) {
+		for (size_t at = 0; at < BYTES / 2; at += READ_BYTES) {
+			ssize_t got = pread(file, p + at, READ_BYTES, 0);
+
+			if (got != READ_BYTES && !rig_shared->failures++)
+				snprintf(rig_shared->why, sizeof(rig_shared->why), "read returned %zd (%s)", got, strerror(errno));
+		}
+		madvise(p, BYTES / 2, MADV_DONTNEED);
+		order->reads++;
+	}
+}
+
+static pid_t fork_middle(void)
+{
+	pid_t middle = fork();
+
+	if (middle)
+		return middle;
+	if (!fork()) {
+		read_on();
+		_exit(0);
+	}
+	for (;;)
+		pause();
+}
+
 static bool act(uint8_t *at, size_t bytes, size_t grown)
 {
 	if (order->deed == GROW)
@@ -92,13 +149,19 @@ static int target(void)
 
 	for (int i = 0; i < 3; i++)
 		order->at[i] = (uintptr_t)take(sizes[i], i == 1 ? MAP_SHARED : MAP_PRIVATE);
+	take_file();
+	pid_t middle = order->deed == LEAVE ? fork_middle() : 0;
+	while (middle && !order->reads)
+		usleep(1000);
 	rig_shared->ready = 1;
 	while (!rig_shared->go) {
 		if (order->wanted == order->done) {
 			usleep(100);
 			continue;
 		}
-		for (int i = 0; i < 3; i++) {
+		if (middle && (kill(middle, SIGKILL) || waitpid(middle, NULL, 0) != middle))
+			_exit(3);
+		for (int i = 0; i < 3 && !middle; i++) {
 			if ((order->private_only && i == 1) || act((uint8_t *)order->at[i], sizes[i], grown[i]++))
 				continue;
 			snprintf(rig_shared->why, sizeof(rig_shared->why), "mapping %d, order %d: %s", i, (int)order->wanted,
@@ -123,9 +186,11 @@ static bool can_tell_growth(void)
 	return can;
 }
 
-static int found_protected(void *arg, const struct page_range *r)
+/* Of a mapping that is registered still, or protected in one that is not. */
+static int found_page(void *arg, const struct page_range *r)
 {
-	*(uint64_t *)arg += (r->end - r->start) / RIG_PAGE;
+	if (r->categories & PAGE_CAT_WPALLOWED || !(r->categories & PAGE_CAT_WRITTEN))
+		*(uint64_t *)arg += (r->end - r->start) / RIG_PAGE;
 	return 0;
 }
 
@@ -135,10 +200,10 @@ static void expect_free(pid_t pid)
 	int fd;
 
 	RIG_NEED(!scan_open(pid, &fd));
-	RIG_NEED(!scan_pages(fd, 0x1000, 0x7ffffffff000, PAGE_CAT_WPALLOWED, true, found_protected, &nr));
+	RIG_NEED(!scan_pages(fd, 0x1000, 0x7ffffffff000, 0, true, found_page, &nr));
 	close(fd);
 	if (nr)
-		rig_fail("%s: %llu pages are registered still", names[order->deed], (unsigned long long)nr);
+		rig_fail("%s: %llu pages are registered or protected still", names[order->deed], (unsigned long long)nr);
 }
 
 int main(void)
@@ -170,6 +235,10 @@ int main(void)
 		/* A step is 16 MiB at most. */
 		if (nr_orders < (deed == GROW ? 2 * (BYTES >> 24) : 1) || (deed == GROW && pauses != 1))
 			rig_fail("it was not done in steps: nothing was tested");
+		for (long reads = order->reads; deed == LEAVE && order->reads < reads + 2;)
+			sched_yield();
+		if (rig_shared->failures)
+			rig_fail("%s: %s", names[deed], rig_shared->why);
 		expect_free(r.pid);
 		rig_close(&r);
 		rig_end(&r);

@@ -161,6 +161,18 @@ static inline int rig_pause(void *arg, bool stop)
 	return stop ? freeze_stop(r->freeze) : freeze_thaw(r->freeze, THAW_RUN, NULL);
 }
 
+static inline bool rig_holds(void *arg, pid_t pid)
+{
+	struct rig *r = arg;
+	const pid_t *pids;
+	size_t nr = freeze_pids(r->freeze, &pids);
+
+	for (size_t i = 0; i < nr; i++)
+		if (pids[i] == pid)
+			return true;
+	return false;
+}
+
 static inline struct model *rig_observe_with(struct observer *o, bool stopped)
 {
 	struct model *m = NULL;
@@ -198,6 +210,7 @@ static inline void rig_open(struct rig *r, const char *backend, const struct tra
 	env.arg = r;
 	env.userfaultfd = rig_userfaultfd;
 	env.pause = rig_pause;
+	env.holds = rig_holds;
 	env.each_thread = rig_each_thread;
 	RIG_NEED(!observer_open(r->pid, &opts, &r->observer));
 	RIG_NEED(!observer_open(r->pid, &opts, &r->reference));

@@ -213,6 +213,13 @@ void log_line(enum log_level level, const char *file, const char *fmt, ...)
 	errno = saved;
 }
 
+static enum log_level failure_level = LOG_ERROR;
+
+void log_failures_matter(bool on)
+{
+	failure_level = on ? LOG_ERROR : LOG_INFO;
+}
+
 int fail_at(const char *file, int err, const char *fmt, ...)
 {
 	char text[4096];
@@ -222,10 +229,10 @@ int fail_at(const char *file, int err, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	if (!err) {
-		log_line(LOG_ERROR, file, "%s", text);
+		log_line(failure_level, file, "%s", text);
 		return -EINVAL;
 	}
-	log_line(LOG_ERROR, file, "%s: %s", text, strerror(-err));
+	log_line(failure_level, file, "%s: %s", text, strerror(-err));
 	return err;
 }
 

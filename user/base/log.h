@@ -32,6 +32,9 @@ void log_set_fd(int fd);
 /* Errors and warnings go to `err_fd` instead of descriptor 2, which may come to be a program's own. -1: nowhere. */
 void log_set_err_fd(int err_fd);
 
+/* Failures are reported as information from now on, or as errors again: for what may fail without anything being the worse for it. */
+void log_failures_matter(bool on);
+
 /* Keeps lines in memory, with the time they were made at, until it is called with false: for moments in which a write takes too long. */
 void log_hold(bool on);
 

@@ -29,12 +29,37 @@ static int each_thread(void *arg, int (*fn)(void *ctx, pid_t pid, pid_t tid, con
 	return observer_each_thread(f->observer, fn, ctx);
 }
 
+static bool is_held(const struct flow *f, pid_t pid)
+{
+	const pid_t *pids;
+	size_t nr = freeze_pids(f->freeze, &pids);
+
+	for (size_t i = 0; i < nr; i++)
+		if (pids[i] == pid)
+			return true;
+	return false;
+}
+
+/* All that had the memory of this process at the cut. */
+static bool holds(void *arg, pid_t pid)
+{
+	struct flow *f = arg;
+	const struct task *of = model_find_task(f->model, pid);
+
+	VEC_FOREACH(t, &f->model->tasks) {
+		if (of && t->mm_id == of->mm_id && !is_held(f, t->pid))
+			return false;
+	}
+	return of;
+}
+
 static int open_tracker(struct flow *f)
 {
 	struct track_env env = {
 		.arg = f,
 		.userfaultfd = step_userfaultfd,
 		.pause = step_pause,
+		.holds = holds,
 		.each_thread = each_thread,
 		.max_stop_bytes = MAX_STOP_BYTES,
 	};
@@ -269,11 +294,9 @@ static void undo_cut(struct flow *f)
 	step_images_undo(f);
 }
 
-/* What cannot be let go of so goes with the tracker. */
 static int release_memory(struct flow *f)
 {
-	tracker_release(f->tracker);
-	return 0;
+	return tracker_release(f->tracker);
 }
 
 static const struct stage live_stages[] = {

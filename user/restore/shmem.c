@@ -24,7 +24,7 @@
 #include "restore/plan.h"
 #include "sys/uapi.h"
 
-enum { CHUNK_BYTES = 1 << 20, ATTACHED_LOOKS = 100, CREATE_TRIES = 5 };
+enum { CHUNK_BYTES = 1 << 20, ATTACHED_LOOKS = 100 /* a second of 10 ms */, CREATE_TRIES = 5 };
 
 /* SHM_DEST and SHM_LOCKED, bits of the mode; the C library has them under one feature macro or another. */
 enum { SHM_DEST_BIT = 01000, SHM_LOCKED_BIT = 02000 };
@@ -175,7 +175,7 @@ static int check_segment(const struct shmem *s, bool *there)
 
 	*there = !shmctl(s->sysv.id, IPC_STAT, &ds);
 	/* Attachments of a process that has just ended go when nobody looks at its memory any more (/proc does, for ps). */
-	for (int i = 0; *there && ds.shm_nattch && i < ATTACHED_LOOKS; i++) {
+	for (int i = 0; *there && is_leftover(s, &ds) && ds.shm_nattch && i < ATTACHED_LOOKS; i++) {
 		nanosleep(&look_again, NULL);
 		*there = !shmctl(s->sysv.id, IPC_STAT, &ds);
 	}

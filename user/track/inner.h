@@ -40,7 +40,8 @@ struct track_mm {
 	bool blind;      /* the look before the stop failed */
 	bool pinned;     /* pages of it are pinned for long: nothing in it is tracked this time */
 	spans shared;    /* mappings of shared memory that is copied ahead: nobody but shared.c protects in them */
-	spans ranges;    /* private mappings, the ones to look at */
+	spans ranges;    /* private mappings, the ones to look at: those that lie side by side are one */
+	spans registered; /* mappings, each as it was registered; some may have gone. categories: FILE, or 0 */
 	spans seen;      /* by the scan before the stop, or inside it when everything had to be looked at */
 	VEC(struct patch) patches; /* in the order they were made: the last says what is so */
 	spans vdso;      /* pages of it, copied before the stop; none: they are in `copied` */
@@ -164,9 +165,12 @@ void protect_unregister(const struct track_mm *tm, uint64_t start, uint64_t end)
  */
 bool protect_lift(const struct track_mm *tm, uint64_t start, uint64_t end);
 
+/* Notes that this mapping has been registered. 0 or -ENOMEM. */
+int protect_note(struct track_mm *tm, uint64_t start, uint64_t end, bool is_file);
+
 /*
- * Takes [start, end), of which no page is protected, from the userfaultfd at once. Every thread of the target must be stopped. False:
- * there are mappings in it that this cannot be done to, and that may be registered still.
+ * Takes [start, end), of which no page is protected, from the userfaultfd at once. Every thread that has the address space must be
+ * stopped. False: there is a mapping in it that this cannot be done to (one of a file), and it is registered still.
  */
 bool protect_drop(const struct track_mm *tm, uint64_t start, uint64_t end);
 

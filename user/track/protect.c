@@ -3,9 +3,7 @@
  * a page by itself at the first write, nobody has to answer.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -34,6 +32,11 @@ static bool can_be_protected(const struct vma *vma)
  * A mapping that the kernel does not register (one with a userfaultfd of the program: EBUSY) is copied inside the
  * stop; so is one that went away meanwhile, if it ever comes back.
  */
+int protect_note(struct track_mm *tm, uint64_t start, uint64_t end, bool is_file)
+{
+	return VEC_PUSH(&tm->registered, ((struct span){ start, end, is_file ? PAGE_CAT_FILE : 0 }));
+}
+
 static bool register_range(struct track_mm *tm, uint64_t start, uint64_t end)
 {
 	struct uffdio_register reg = {
@@ -48,11 +51,11 @@ static bool register_range(struct track_mm *tm, uint64_t start, uint64_t end)
 	return false;
 }
 
-/* Is it what the mapping has grown by since it was observed? The same access, and no file, or the same file further on. */
+/* Is it what the private mapping has grown by since it was observed? The same access, and no file, or the same file further on. */
 static bool goes_on(const struct vma *vma, const struct bcr_procmap_query *q)
 {
 	uint64_t flags = (vma->prot & PROT_READ ? BCR_PROCMAP_READABLE : 0) | (vma->prot & PROT_WRITE ? BCR_PROCMAP_WRITABLE : 0) |
-			 (vma->prot & PROT_EXEC ? BCR_PROCMAP_EXECUTABLE : 0) | (vma->flags & MAP_SHARED ? BCR_PROCMAP_SHARED : 0);
+			 (vma->prot & PROT_EXEC ? BCR_PROCMAP_EXECUTABLE : 0);
 
 	return q->vma_start == vma->end && q->vma_flags == flags && !q->inode == !(vma->status & VMA_FILE_PRIVATE) &&
 	       (!q->inode || q->vma_offset == vma->pgoff + (vma->end - vma->start));
@@ -62,13 +65,17 @@ static bool goes_on(const struct vma *vma, const struct bcr_procmap_query *q)
  * A mapping that has grown since it was observed is two by now, and mremap(2) of all of it would fail: the rest is registered, too, which
  * makes it one again. Before Linux 6.11 nobody tells, at a price that could be paid for each mapping.
  */
-static void register_vma(struct track_mm *tm, const struct vma *vma, const struct vma *next, int maps_fd)
+static int register_vma(struct track_mm *tm, const struct vma *vma, const struct vma *next, int maps_fd)
 {
 	struct bcr_procmap_query q = { .size = sizeof(q), .query_addr = vma->end };
+	uint64_t end = vma->end;
 
-	if (register_range(tm, vma->start, vma->end) && !(next && next->start == vma->end) && !ioctl(maps_fd, BCR_PROCMAP_QUERY, &q) &&
-	    goes_on(vma, &q))
-		register_range(tm, q.vma_start, q.vma_end);
+	if (!register_range(tm, vma->start, vma->end))
+		return 0;
+	if (!(next && next->start == vma->end) && !ioctl(maps_fd, BCR_PROCMAP_QUERY, &q) && goes_on(vma, &q) &&
+	    register_range(tm, q.vma_start, q.vma_end))
+		end = q.vma_end;
+	return protect_note(tm, vma->start, end, vma->status & VMA_FILE_PRIVATE);
 }
 
 /* Gets the userfaultfd. Without one, nothing of this address space is protected: everything is copied inside the stop. */
@@ -115,10 +122,12 @@ bool protect_drop(const struct track_mm *tm, uint64_t start, uint64_t end)
 		.range = { .start = start, .len = end - start },
 		.mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
-	bool ok = !ioctl(tm->uffd, UFFDIO_REGISTER, &reg);
+	int err = ioctl(tm->uffd, UFFDIO_REGISTER, &reg) ? errno : 0;
 
-	protect_unregister(tm, start, end);
-	return ok;
+	/* It may have come half way. */
+	if (!err || err == ENOMEM)
+		protect_unregister(tm, start, end);
+	return !err;
 }
 
 void protect_barrier(const struct track_mm *tm)
@@ -136,17 +145,15 @@ void protect_barrier(const struct track_mm *tm)
 int protect_register(struct tracker *t, struct track_mm *tm, const struct mm *mm)
 {
 	int err = tm->uffd < 0 ? get_uffd(t, tm) : 0;
-	char path[32];
+	_cleanup_close_ int maps_fd = err ? -1 : scan_open_maps(tm->pid);
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", tm->pid);
-	_cleanup_close_ int maps_fd = err ? -1 : open(path, O_RDONLY | O_CLOEXEC);
 	for (size_t i = 0; !err && i < mm->vmas.nr; i++) {
 		const struct vma *vma = &mm->vmas.v[i];
 
 		if (can_be_protected(vma) && !scan_is_registered(tm->pagemap_fd, vma->start))
-			register_vma(tm, vma, i + 1 < mm->vmas.nr ? vma + 1 : NULL, maps_fd);
+			err = register_vma(tm, vma, i + 1 < mm->vmas.nr ? vma + 1 : NULL, maps_fd);
 	}
-	return err;
+	return err == -ENOMEM ? fail(err, "pid %d: list its mappings", tm->pid) : err;
 }
 
 int protect_mm(struct tracker *t, struct track_mm *tm, const struct mm *mm)

@@ -7,77 +7,126 @@
  * is unregistered by a way that does not look at pages. That one is not for a target that runs: for a moment, faults on pages that are
  * missing would be bcr's to answer. It is held for it, as it is to follow what it writes.
  */
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include "base/log.h"
+#include "sys/tracee.h"
+#include "sys/uapi.h"
 #include "track/inner.h"
 
-enum { MAX_LONG = 32 }; /* some 20 us each, of the hold */
+enum { MAX_HOLDS = 16 };
 
-/* Mappings that are not protected any more, and registered still. */
+static const uint64_t hold_ns = 250000;
+
 struct release {
 	struct tracker *t;
-	VEC(struct long_range {
+	VEC(struct release_mapping {
 		struct track_mm *tm;
 		struct span at;
-		bool left; /* could not be dropped */
-	}) ranges;
+		bool lifted; /* no page of it is protected any more, and it is long */
+		bool gone;   /* from the userfaultfd */
+	}) mappings;
+	const struct track_mm *maps_of; /* whose maps_fd is, or NULL */
+	int maps_fd;
+	size_t next;  /* for the holds */
+	bool stopped; /* in the last of them */
 };
 
 /*
- * Without the part that has come to it since it was observed, it would be two mappings from then on, until that is let go of, too: with the
- * descriptor, which leaves mappings whole. `next`: the registered mapping behind it, or NULL.
+ * What the mapping is now: it may have grown, and to take away less would leave two of it. Before Linux 6.11 nobody tells: the rest goes
+ * with the descriptor, a moment later.
  */
-static bool has_grown(const struct track_mm *tm, const struct span *s, const struct span *next)
+static void make_whole(struct release *r, struct release_mapping *m)
 {
-	return !(next && next->start == s->end) && scan_is_registered(tm->pagemap_fd, s->end);
-}
+	struct bcr_procmap_query q = { .size = sizeof(q), .query_addr = m->at.start };
 
-static void lift_all(struct release *r, struct track_mm *tm, const spans *of)
-{
-	for (size_t i = 0; i < of->nr; i++) {
-		const struct span *s = &of->v[i];
-		const struct long_range range = { .tm = tm, .at = *s };
-
-		if (r->ranges.nr < MAX_LONG && protect_lift(tm, s->start, s->end) && !VEC_PUSH(&r->ranges, range))
-			continue;
-		if (!has_grown(tm, s, i + 1 < of->nr ? s + 1 : NULL))
-			protect_unregister(tm, s->start, s->end);
+	if (r->maps_of != m->tm) {
+		if (r->maps_of && r->maps_fd >= 0)
+			close(r->maps_fd);
+		r->maps_of = m->tm;
+		r->maps_fd = scan_open_maps(m->tm->pid);
+	}
+	if (!ioctl(r->maps_fd, BCR_PROCMAP_QUERY, &q) && q.vma_start <= m->at.start && q.vma_end >= m->at.end) {
+		m->at.start = q.vma_start;
+		m->at.end = q.vma_end;
 	}
 }
 
-/* While the target is held: what a mapping has grown by goes with the descriptor, before the target runs again. */
-static int drop_long(void *arg)
+/* While the target is held, not for longer than that may take. */
+static int drop_some(void *arg)
 {
 	struct release *r = arg;
-	bool left = false;
+	struct tracker *t = r->t;
+	uint64_t until_ns = ptrace_now_ns() + hold_ns;
 
-	VEC_FOREACH(range, &r->ranges) {
-		range->left = !protect_drop(range->tm, range->at.start, range->at.end);
-		left |= range->left;
-	}
-	VEC_FOREACH(range, &r->ranges) {
-		if (!left)
-			mm_unprotect(r->t, range->tm);
+	r->stopped = true;
+	log_failures_matter(true);
+	for (; r->next < r->mappings.nr && ptrace_now_ns() < until_ns; r->next++) {
+		struct release_mapping *m = &r->mappings.v[r->next];
+
+		if (!m->lifted || !t->env.holds || !t->env.holds(t->env.arg, m->tm->pid))
+			continue;
+		/* What it has grown by since it was lifted has never been protected. */
+		make_whole(r, m);
+		m->gone = protect_drop(m->tm, m->at.start, m->at.end);
 	}
 	return 0;
 }
 
-void tracker_release(struct tracker *t)
+/* What is short, or cannot be dropped: each mapping in one piece. */
+static void unregister_rest(struct release *r)
+{
+	VEC_FOREACH(m, &r->mappings) {
+		if (m->gone)
+			continue;
+		make_whole(r, m);
+		protect_unregister(m->tm, m->at.start, m->at.end);
+	}
+}
+
+static int list(struct release *r)
+{
+	VEC_FOREACH(tm, &r->t->mms) {
+		VEC_FOREACH(s, &(*tm)->registered) {
+			struct release_mapping m = { .tm = *tm, .at = *s };
+
+			if ((*tm)->uffd >= 0 && VEC_PUSH(&r->mappings, m))
+				return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+int tracker_release(struct tracker *t)
 {
 	struct release r = { .t = t };
+	size_t nr_lifted = 0;
+	int err = 0;
 
-	VEC_FOREACH(tm, &t->mms) {
-		if ((*tm)->uffd < 0)
-			continue;
-		lift_all(&r, *tm, &(*tm)->ranges);
-		lift_all(&r, *tm, &(*tm)->shared);
+	/* What is not in the list goes with the descriptor. */
+	if (list(&r))
+		log_info("no memory to list what is protected: it is let go of in one piece");
+	VEC_FOREACH(m, &r.mappings) {
+		make_whole(&r, m);
+		m->lifted = !m->at.categories && protect_lift(m->tm, m->at.start, m->at.end);
+		nr_lifted += m->lifted;
 	}
-	bool held = r.ranges.nr && t->env.pause && !tracker_hold(t, drop_long, &r);
-	VEC_FOREACH(range, &r.ranges) {
-		if ((!held || range->left) && range->tm->uffd >= 0)
-			protect_unregister(range->tm, range->at.start, range->at.end);
+	/* Whoever cannot be stopped for it, or has ended, is let go of otherwise. */
+	for (int i = 0; i < MAX_HOLDS && nr_lifted && t->env.pause && !err && r.next < r.mappings.nr; i++) {
+		r.stopped = false;
+		log_failures_matter(false);
+		err = tracker_hold(t, drop_some, &r);
+		log_failures_matter(true);
 	}
+	if (err && !r.stopped)
+		err = 0;
+	unregister_rest(&r);
 	VEC_FOREACH(tm, &t->mms)
 		mm_unprotect(t, *tm);
-	log_debug("%zu long mappings let go of while the target was held", r.ranges.nr);
-	VEC_FREE(&r.ranges);
+	log_debug("%zu mappings let go of, %zu of them long", r.mappings.nr, nr_lifted);
+	if (r.maps_of && r.maps_fd >= 0)
+		close(r.maps_fd);
+	VEC_FREE(&r.mappings);
+	return err;
 }

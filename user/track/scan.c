@@ -33,6 +33,14 @@ int scan_open(pid_t pid, int *ret_fd)
 	return *ret_fd < 0 ? -errno : 0;
 }
 
+int scan_open_maps(pid_t pid)
+{
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", proc_living(pid));
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
 bool scan_has_ended(int fd)
 {
 	uint64_t entry;

@@ -60,6 +60,9 @@ int scan_pages(int fd, uint64_t start, uint64_t end, uint64_t need, bool state,
 /* The same for all existing pages, with SOFT_DIRTY told. */
 int scan_soft_dirty(int fd, uint64_t start, uint64_t end, int (*found)(void *arg, const struct page_range *r), void *arg);
 
+/* /proc/PID/maps, of a living thread, for questions about single mappings. The descriptor is the caller's; -1: there is none. */
+int scan_open_maps(pid_t pid);
+
 /* Is the mapping at `addr` registered for asynchronous protection? */
 bool scan_is_registered(int fd, uint64_t addr);
 

@@ -164,7 +164,8 @@ static bool protect_map(const struct shared_map *map)
 		.mode = UFFDIO_REGISTER_MODE_WP,
 	};
 
-	if (!scan_is_registered(map->tm->pagemap_fd, map->start) && ioctl(map->tm->uffd, UFFDIO_REGISTER, &reg))
+	if (!scan_is_registered(map->tm->pagemap_fd, map->start) &&
+	    (ioctl(map->tm->uffd, UFFDIO_REGISTER, &reg) || protect_note(map->tm, map->start, map->end, false)))
 		return false;
 	return !scan_arm_all(map->tm->pagemap_fd, map->start, map->end);
 }

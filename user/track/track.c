@@ -85,8 +85,10 @@ int tracker_hold(struct tracker *t, int (*then)(void *arg), void *arg)
 	uint64_t begin_ns = ptrace_now_ns();
 	int err = t->env.pause(t->env.arg, true);
 
-	if (err)
+	if (err) {
+		t->stats.paused_us += (ptrace_now_ns() - begin_ns) / 1000;
 		return err;
+	}
 	steps_stopped(true);
 	err = then ? then(arg) : 0;
 	steps_stopped(false);
@@ -112,6 +114,7 @@ void mm_unprotect(struct tracker *t, struct track_mm *tm)
 		cow_forget(t->cow, tm->nr);
 	/* What tracker_release() has not let go of goes with it. */
 	close(tm->uffd);
+	tm->registered.nr = 0;
 	tm->uffd = -1;
 	tm->uffd_ident = 0;
 }
@@ -125,7 +128,7 @@ void mm_retire(struct tracker *t, struct track_mm *tm)
 		close(tm->mem_fd);
 	tm->pagemap_fd = tm->mem_fd = -1;
 	tm->blind = false;
-	tm->vdso.nr = tm->shared.nr = tm->ranges.nr = tm->seen.nr = tm->patches.nr = tm->copied.nr = tm->tracked.nr = 0;
+	tm->vdso.nr = tm->shared.nr = tm->ranges.nr = tm->registered.nr = tm->seen.nr = tm->patches.nr = tm->copied.nr = tm->tracked.nr = 0;
 	tm->pid = 0;
 }
 
@@ -134,6 +137,7 @@ static void mm_destroy(struct tracker *t, struct track_mm *tm)
 	mm_retire(t, tm);
 	VEC_FREE(&tm->shared);
 	VEC_FREE(&tm->ranges);
+	VEC_FREE(&tm->registered);
 	VEC_FREE(&tm->seen);
 	VEC_FREE(&tm->vdso);
 	VEC_FREE(&tm->patches);

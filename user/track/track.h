@@ -28,10 +28,15 @@ struct track_env {
 	 */
 	int (*userfaultfd)(void *arg, pid_t pid, int *ret_fd);
 	/*
-	 * Stops the whole tree, or lets it go on, in tracker_follow() and tracker_copy(). NULL: cannot. 0 or a reported
-	 * negative errno.
+	 * Stops the whole tree, or lets it go on, in tracker_follow(), tracker_copy() and tracker_release(). NULL: cannot. 0 or a
+	 * reported negative errno.
 	 */
 	int (*pause)(void *arg, bool stop);
+	/*
+	 * While it is stopped by that: is everybody held who has the memory of process `pid`? One of the tree whose parent has ended may have
+	 * left it, and run. For tracker_release(); NULL: not known.
+	 */
+	bool (*holds)(void *arg, pid_t pid);
 	/*
 	 * For tracker_cut(same): calls fn for each thread of the stopped tree; returns what fn returned first that
 	 * was not 0.
@@ -47,7 +52,7 @@ struct track_stats {
 	uint64_t pages_saved;   /* copied before the target wrote them */
 	uint64_t pages_torn;    /* written after the cut without having been saved */
 	uint64_t cuts, retaken; /* cuts made; of these, cuts that had to be made again */
-	uint64_t pauses, paused_us; /* the target was held while it was copied or followed: this is freeze time */
+	uint64_t pauses, paused_us; /* the target was held to be copied, followed or let go of: this is freeze time */
 	uint64_t holds;         /* of these, to follow what it had written before the stop */
 	uint64_t cut_us;        /* inside the stop */
 	uint64_t cut_pages_copied; /* inside the stop */
@@ -125,10 +130,10 @@ int tracker_copy(struct tracker *t, struct model *m, struct image_set *set, stru
 		 int (*progress)(uint64_t done, uint64_t all));
 
 /*
- * Before tracker_close(), of a target that runs on: lifts all protections so that it does not stand still for it, for which it may be
- * held by env.pause. What fails is left to tracker_close().
+ * Before tracker_close(), of a target that runs on: lifts all protections so that nobody waits for it for long; it may be held by env.pause for
+ * that. What cannot be done so is done otherwise. Fails, reported, only when it was stopped and could not be let go.
  */
-void tracker_release(struct tracker *t);
+int tracker_release(struct tracker *t);
 
 /* Ends the tracking: protections are lifted, in one piece for each address space: 22 ms per GiB, in which faults wait. Accepts NULL. */
 void tracker_close(struct tracker *t);
