@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "sys/tracee.h"
 #include "sys/uapi.h"
@@ -33,6 +34,19 @@ struct release {
 	bool stopped; /* in the last of them */
 };
 
+/* /proc/PID/maps, if the process has that address space still: another one (execve) has nothing registered there. Or -1. */
+static int open_maps(const struct release_mapping *m)
+{
+	int fd = scan_open_maps(m->tm->pid);
+	_cleanup_close_ int pagemap = -1;
+
+	if (fd >= 0 && (scan_open(m->tm->pid, &pagemap) || !scan_is_registered(pagemap, m->at.start))) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
 /*
  * What the mapping is now: it may have grown, and to take away less would leave two of it. Before Linux 6.11 nobody tells: the rest goes
  * with the descriptor, a moment later.
@@ -42,10 +56,10 @@ static void make_whole(struct release *r, struct release_mapping *m)
 	struct bcr_procmap_query q = { .size = sizeof(q), .query_addr = m->at.start };
 
 	if (r->maps_of != m->tm) {
-		if (r->maps_of && r->maps_fd >= 0)
+		if (r->maps_of)
 			close(r->maps_fd);
-		r->maps_of = m->tm;
-		r->maps_fd = scan_open_maps(m->tm->pid);
+		r->maps_fd = open_maps(m);
+		r->maps_of = r->maps_fd < 0 ? NULL : m->tm;
 	}
 	if (!ioctl(r->maps_fd, BCR_PROCMAP_QUERY, &q) && q.vma_start <= m->at.start && q.vma_end >= m->at.end) {
 		m->at.start = q.vma_start;
@@ -125,7 +139,7 @@ int tracker_release(struct tracker *t)
 	VEC_FOREACH(tm, &t->mms)
 		mm_unprotect(t, *tm);
 	log_debug("%zu mappings let go of, %zu of them long", r.mappings.nr, nr_lifted);
-	if (r.maps_of && r.maps_fd >= 0)
+	if (r.maps_of)
 		close(r.maps_fd);
 	VEC_FREE(&r.mappings);
 	return err;
