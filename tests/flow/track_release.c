@@ -26,9 +26,10 @@ enum { BYTES = 80 << 20, FEW_BYTES = 1 << 20, MAX_GROWN = 64, ROOM = MAX_GROWN *
 
 enum { FILE_BYTES = 32 << 20, READ_BYTES = 1 << 20 };
 
-enum deed { GROW, MOVE, SPLIT, LEAVE, NR_DEEDS };
+enum deed { GROW, MOVE, SPLIT, MERGE, LEAVE, NR_DEEDS };
 
-static const char *const names[NR_DEEDS] = { "grown at each step", "moved", "split and unmapped in part", "left the tree" };
+static const char *const names[NR_DEEDS] = { "grown at each step", "moved", "split and unmapped in part", "made one with what is beside it",
+					  "left the tree" };
 
 static struct order {
 	atomic_int wanted, done; /* numbers of orders */
@@ -53,7 +54,7 @@ static void give_order(void)
 
 static void between_steps(void)
 {
-	if (armed && (order->deed == GROW || !nr_orders) && nr_orders < MAX_GROWN)
+	if (armed && (order->deed == GROW || !nr_orders) && order->deed != MERGE && nr_orders < MAX_GROWN)
 		give_order();
 }
 
@@ -139,6 +140,8 @@ static bool act(uint8_t *at, size_t bytes, size_t grown)
 
 		return mremap(at, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to;
 	}
+	if (order->deed == MERGE)
+		return !mprotect(at + bytes - FEW_BYTES / 2, FEW_BYTES / 2, PROT_READ | PROT_WRITE);
 	return !mprotect(at + bytes / 4, RIG_PAGE, PROT_READ) && !munmap(at + bytes / 2, RIG_PAGE);
 }
 
@@ -149,6 +152,8 @@ static int target(void)
 
 	for (int i = 0; i < 3; i++)
 		order->at[i] = (uintptr_t)take(sizes[i], i == 1 ? MAP_SHARED : MAP_PRIVATE);
+	for (int i = 0; i < 3 && order->deed == MERGE; i++)
+		mprotect((uint8_t *)order->at[i] + sizes[i] - FEW_BYTES / 2, FEW_BYTES / 2, PROT_READ);
 	take_file();
 	pid_t middle = order->deed == LEAVE ? fork_middle() : 0;
 	while (middle && !order->reads)
@@ -228,7 +233,10 @@ int main(void)
 		uint64_t pauses = tracker_stats(r.tracker)->pauses;
 
 		armed = true;
-		tracker_release(r.tracker);
+		/* When everything has been lifted, each part for itself. */
+		rig_before_pause = deed == MERGE ? give_order : NULL;
+		RIG_NEED(!tracker_release(r.tracker));
+		rig_before_pause = NULL;
 		armed = false;
 		pauses = tracker_stats(r.tracker)->pauses - pauses;
 		printf("%s: %d orders, held %llu times\n", names[deed], nr_orders, (unsigned long long)pauses);

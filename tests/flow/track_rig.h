@@ -68,6 +68,7 @@ static int rig_failed_status = 1;
 static bool rig_foreign;  /* the target has write protection of its own, which is to be overlooked */
 static bool rig_refusals_do_not_matter;
 static void (*rig_before_open)(void);      /* NULL, or: called when the target has been observed, and is tracked next */
+static void (*rig_before_pause)(void);     /* NULL, or: called when the target is held next, other than for the cut */
 static void (*rig_before_follow)(void);    /* NULL, or: called when memory has been looked at, and hints are followed next */
 static void (*rig_hold_others)(bool hold); /* NULL, or: those who write from outside pause while the target is stopped */
 static char rig_dir[64]; /* for files of targets, too */
@@ -158,6 +159,8 @@ static inline int rig_pause(void *arg, bool stop)
 {
 	struct rig *r = arg;
 
+	if (stop && rig_before_pause)
+		rig_before_pause();
 	return stop ? freeze_stop(r->freeze) : freeze_thaw(r->freeze, THAW_RUN, NULL);
 }
 

@@ -74,8 +74,10 @@ int main(void)
 	pthread_t threads[NR_THREADS];
 	cpu_set_t all;
 
-	if (sched_setscheduler(0, SCHED_FIFO, &lowest))
+	if (sched_setscheduler(0, SCHED_FIFO, &lowest)) {
+		CHECK_EQUAL(errno, EPERM);
 		target_skip("real-time threads are not allowed here, or not in this control group");
+	}
 	CHECK(!sched_setscheduler(0, SCHED_OTHER, &none));
 	/* As it may have been started with another one of each. */
 	memset(&all, 0xff, sizeof(all));

@@ -81,9 +81,12 @@ static int drop_some(void *arg)
 
 		if (!m->lifted || !t->env.holds || !t->env.holds(t->env.arg, m->tm->pid))
 			continue;
-		/* What it has grown by since it was lifted has never been protected. */
+		/* By what it has grown since it was lifted, there may be protected pages: it may be one with its neighbour by now. */
+		struct span lifted = m->at;
+
 		make_whole(r, m);
-		m->gone = protect_drop(m->tm, m->at.start, m->at.end);
+		if (m->at.start == lifted.start && m->at.end == lifted.end)
+			m->gone = protect_drop(m->tm, m->at.start, m->at.end);
 	}
 	return 0;
 }
